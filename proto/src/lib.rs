@@ -1,0 +1,56 @@
+//! What two farcall processes must agree on, and nothing else: the protobuf messages of the rendezvous service,
+//! the reasons its errors carry, its limits, and the format of ephemeral TURN credentials.
+
+pub mod limits;
+pub mod reason;
+pub mod turn_credentials;
+
+/// The rendezvous protocol, generated from `proto/farcall/signaling/v1/signaling.proto`.
+pub mod signaling {
+    /// Package `farcall.signaling.v1`.
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::pedantic,
+        clippy::all,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("farcall.signaling.v1");
+    }
+}
+
+/// Every message and service above with what they import, as an encoded `FileDescriptorSet`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn the_descriptor_set_names_the_service_and_its_imports() {
+        let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+        let files: Vec<&str> = set.file.iter().map(|file| file.name()).collect();
+        assert_eq!(
+            files,
+            [
+                "google/protobuf/duration.proto",
+                "google/protobuf/timestamp.proto",
+                "farcall/signaling/v1/signaling.proto"
+            ]
+        );
+        let service = &set.file.last().unwrap().service[0];
+        let methods: Vec<&str> = service.method.iter().map(|method| method.name()).collect();
+        assert_eq!(
+            (service.name(), methods.as_slice()),
+            ("SignalingService", &["Join", "Send", "Leave", "GetIceServers"][..])
+        );
+    }
+}
