@@ -24,3 +24,5 @@ pub const BAD_TOKEN: &str = "BAD_TOKEN";
 pub const CLIENT_SEQ_GAP: &str = "CLIENT_SEQ_GAP";
 /// `UNAVAILABLE`: the server is going away; `google.rpc.RetryInfo` says when to try again.
 pub const DRAINING: &str = "DRAINING";
+/// `UNAVAILABLE`: the store that holds the sessions cannot be reached; `google.rpc.RetryInfo` says when to try again.
+pub const BACKPLANE_UNAVAILABLE: &str = "BACKPLANE_UNAVAILABLE";
