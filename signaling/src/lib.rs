@@ -1,1 +1,13 @@
-//! placeholder
+//! Rendezvous of peers that know the same room key: a gRPC server that brings offers, answers, candidates and text
+//! from one participant of a room to the others, in order and without loss, and hands out ICE servers.
+//!
+//! ```text
+//! main ── config
+//!  └─ server ── http ── service ── backplane ── room
+//!       └─ metrics        └─ wire, credentials, status
+//! ```
+//!
+//! `room` decides and does nothing else; `backplane` says where its state lives; `service` translates between it
+//! and gRPC; `http` sends each request where it belongs; `server` accepts connections and drains them.
+
+pub mod room;
