@@ -10,4 +10,6 @@
 //! `room` decides and does nothing else; `backplane` says where its state lives; `service` translates between it
 //! and gRPC; `http` sends each request where it belongs; `server` accepts connections and drains them.
 
+pub mod backplane;
+pub mod clock;
 pub mod room;
