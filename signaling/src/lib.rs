@@ -12,4 +12,13 @@
 
 pub mod backplane;
 pub mod clock;
+pub mod config;
+pub mod credentials;
+pub mod drain;
+pub mod metrics;
 pub mod room;
+pub mod server;
+pub mod service;
+pub mod wire;
+
+mod http;

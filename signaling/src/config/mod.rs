@@ -1,0 +1,165 @@
+//! What the operator wrote, validated: defaults < TOML file < environment < flags.
+//!
+//! Every mistake is reported at once, by key, before a socket is bound; [`Config`] is valid by construction.
+
+mod parse;
+mod raw;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use farcall_proto::limits::{
+    DEFAULT_PRESENCE_GRACE, DEFAULT_RESUME_WINDOW, DEFAULT_ROOM_SIZE, MAX_LOG_BYTES, MAX_LOG_FRAMES,
+};
+
+pub use parse::Mistake;
+pub use raw::{Command, CommandLine, Raw, Text};
+
+use crate::backplane::Bounds;
+use crate::credentials::{IceServers, JoinTokens, Turn};
+use crate::room::Limits;
+use crate::server::ConnectionLimits;
+use crate::service::Settings;
+use parse::{Reader, Scheme};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where metrics are served, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// What participants are told and asked for.
+    pub settings: Settings,
+    /// How much there may be in all.
+    pub bounds: Bounds,
+    /// What strangers may take up.
+    pub connections: ConnectionLimits,
+    /// How long streams and calls may take to end when the server stops.
+    pub drain_grace: Duration,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// As in `RUST_LOG`.
+    pub filter: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl Config {
+    /// Reads the file, if there is one, and puts flags and environment over it.
+    pub fn load(over: Raw, file: Option<&Path>) -> Result<Self, Mistakes> {
+        let below = match file {
+            Some(path) => read(path).map_err(|mistake| Mistakes(vec![mistake]))?,
+            None => Raw::default(),
+        };
+        Self::try_from(over.or(below))
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = Mistakes;
+
+    fn try_from(raw: Raw) -> Result<Self, Mistakes> {
+        let mut read = Reader::default();
+        for key in raw.unknown.keys() {
+            read.mistake(key, "is not a setting of this program");
+        }
+        read.backplane(raw.backplane);
+        let heartbeat_interval =
+            read.duration("heartbeat-interval", raw.heartbeat_interval, Duration::from_secs(20));
+        let limits = Limits {
+            room_size: read.number("room-size", raw.room_size, 2..=1000, DEFAULT_ROOM_SIZE),
+            log_frames: MAX_LOG_FRAMES,
+            log_bytes: MAX_LOG_BYTES,
+            resume_window: read.duration("resume-window", raw.resume_window, DEFAULT_RESUME_WINDOW),
+            presence_grace: read.duration("presence-grace", raw.presence_grace, DEFAULT_PRESENCE_GRACE),
+            lease: heartbeat_interval.saturating_mul(HEARTBEATS_IN_A_LEASE),
+        };
+        let stun = read.uris("stun", raw.stun, Scheme::Stun);
+        let turn = read.uris("turn", raw.turn, Scheme::Turn);
+        let secret = read.secret("turn-secret", raw.turn_secret);
+        let credential_ttl =
+            read.duration("turn-credential-ttl", raw.turn_credential_ttl, Duration::from_secs(600));
+        if credential_ttl < Duration::from_secs(1) {
+            read.mistake("turn-credential-ttl", "is shorter than a second");
+        }
+        let turn = match (turn.is_empty(), secret) {
+            (false, Some(secret)) => Some(Turn { urls: turn, secret, credential_ttl }),
+            (false, None) => {
+                read.mistake("turn", "needs turn-secret to make credentials with");
+                None
+            }
+            (true, _) => None,
+        };
+        let config = Self {
+            listen: read.address("listen", raw.listen).unwrap_or(DEFAULT_LISTEN),
+            metrics_listen: read.address("metrics-listen", raw.metrics_listen),
+            settings: Settings {
+                limits,
+                heartbeat_interval,
+                ice: IceServers { stun, turn },
+                join_tokens: JoinTokens::new(read.tokens("join-token", raw.join_token)),
+            },
+            bounds: Bounds {
+                rooms: read.number("max-rooms", raw.max_rooms, 1..=usize::MAX, 100_000),
+                sessions: read.number("max-sessions", raw.max_sessions, 1..=usize::MAX, 100_000),
+            },
+            connections: ConnectionLimits {
+                connections: read.number("max-connections", raw.max_connections, 1..=usize::MAX, 20_000),
+                streams: read.number(
+                    "max-streams-per-connection",
+                    raw.max_streams_per_connection,
+                    1..=u32::MAX,
+                    2048,
+                ),
+            },
+            drain_grace: read.duration("drain-grace", raw.drain_grace, Duration::from_secs(5)),
+            log: Log { filter: read.log_filter(raw.log), format: read.log_format(raw.log_format) },
+        };
+        read.done(config)
+    }
+}
+
+/// Everything that is wrong, one line each.
+#[derive(Debug, thiserror::Error)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+fn read(path: &Path) -> Result<Raw, Mistake> {
+    let about = |error: &dyn fmt::Display| Mistake {
+        key: path.display().to_string(),
+        rule: error.to_string().trim_end().into(),
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| about(&error))?;
+    toml::from_str(&text).map_err(|error| about(&error))
+}
+
+/// Loopback: what is reachable from elsewhere was meant to be.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// So that a lost call or a slow network does not end a stream.
+const HEARTBEATS_IN_A_LEASE: u32 = 4;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Reads settings one by one and remembers every mistake.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use farcall_proto::turn_credentials::AuthSecret;
+use tracing_subscriber::EnvFilter;
+
+use super::{LogFormat, Mistakes, Text};
+
+/// A setting and what is wrong with it. Never holds the value of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The setting, or the file.
+    pub key: String,
+    /// What is wrong.
+    pub rule: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.rule)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    mistakes: Vec<Mistake>,
+}
+
+/// Which kind of ICE server a URI must name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Stun,
+    Turn,
+}
+
+impl Reader {
+    pub(super) fn done<T>(self, config: T) -> Result<T, Mistakes> {
+        if self.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(self.mistakes)) }
+    }
+
+    pub(super) fn mistake(&mut self, key: &str, rule: impl Into<String>) {
+        self.mistakes.push(Mistake { key: key.into(), rule: rule.into() });
+    }
+
+    pub(super) fn address(&mut self, key: &str, text: Option<Text>) -> Option<SocketAddr> {
+        let Text(text) = text?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.mistake(
+                key,
+                format!("`{text}` is no address with a port, such as 0.0.0.0:8080 or [::]:8080"),
+            );
+        }
+        address
+    }
+
+    pub(super) fn number<N>(
+        &mut self,
+        key: &str,
+        text: Option<Text>,
+        allowed: RangeInclusive<N>,
+        default: N,
+    ) -> N
+    where
+        N: FromStr + PartialOrd + fmt::Display,
+    {
+        let Some(Text(text)) = text else { return default };
+        match text.parse() {
+            Ok(number) if allowed.contains(&number) => return number,
+            Ok(_) => {
+                let (min, max) = (allowed.start(), allowed.end());
+                self.mistake(key, format!("`{text}` is not within {min} to {max}"));
+            }
+            Err(_) => self.mistake(key, format!("`{text}` is no number that fits here")),
+        }
+        default
+    }
+
+    pub(super) fn duration(&mut self, key: &str, text: Option<Text>, default: Duration) -> Duration {
+        let Some(Text(text)) = text else { return default };
+        match duration(&text) {
+            Some(duration) if !duration.is_zero() && duration <= MAX_DURATION => return duration,
+            Some(_) => self.mistake(key, format!("`{text}` is not within 1ms to 30d")),
+            None => self.mistake(key, format!("`{text}` is no duration, such as 500ms, 120s, 10m or 1h")),
+        }
+        default
+    }
+
+    pub(super) fn uris(&mut self, key: &str, texts: Option<Vec<Text>>, scheme: Scheme) -> Vec<String> {
+        let texts = texts.unwrap_or_default();
+        for Text(text) in &texts {
+            if let Err(rule) = scheme.check(text) {
+                self.mistake(key, format!("`{text}` {rule}"));
+            }
+        }
+        texts.into_iter().map(|Text(text)| text).collect()
+    }
+
+    pub(super) fn secret(&mut self, key: &str, text: Option<Text>) -> Option<AuthSecret> {
+        let secret = AuthSecret::new(text?.0);
+        if let Err(error) = &secret {
+            self.mistake(key, error.to_string());
+        }
+        secret.ok()
+    }
+
+    pub(super) fn tokens(&mut self, key: &str, texts: Option<Vec<Text>>) -> Vec<String> {
+        let texts = texts.unwrap_or_default();
+        if texts.iter().any(|Text(text)| text.is_empty() || text.contains(char::is_whitespace)) {
+            self.mistake(key, "one is empty or holds white space, which no client could send");
+        }
+        texts.into_iter().map(|Text(text)| text).collect()
+    }
+
+    pub(super) fn backplane(&mut self, text: Option<Text>) {
+        match text.as_ref().map(|Text(text)| text.as_str()) {
+            None | Some("memory") => {}
+            Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => {
+                self.mistake("backplane", "this build keeps sessions in memory only; redis is not supported");
+            }
+            Some(other) => self.mistake("backplane", format!("`{other}` is not known; there is `memory`")),
+        }
+    }
+
+    pub(super) fn log_filter(&mut self, text: Option<Text>) -> String {
+        let Text(text) = text.unwrap_or_else(|| Text("info".into()));
+        if let Err(error) = EnvFilter::builder().parse(&text) {
+            self.mistake("log", format!("`{text}` is no filter: {error}"));
+        }
+        text
+    }
+
+    pub(super) fn log_format(&mut self, text: Option<Text>) -> LogFormat {
+        match text.as_ref().map(|Text(text)| text.as_str()) {
+            None | Some("text") => return LogFormat::Text,
+            Some("json") => return LogFormat::Json,
+            Some(other) => self.mistake("log-format", format!("`{other}` is neither text nor json")),
+        }
+        LogFormat::Text
+    }
+}
+
+impl Scheme {
+    /// RFC 7064 and RFC 7065: a scheme, a host, perhaps a port, and for TURN perhaps a transport.
+    fn check(self, uri: &str) -> Result<(), &'static str> {
+        let Some((scheme, rest)) = uri.split_once(':') else { return Err(self.shape()) };
+        let address = match (self, scheme) {
+            (Self::Stun, "stun" | "stuns") => rest,
+            (Self::Turn, "turn" | "turns") => match rest.split_once('?') {
+                None => rest,
+                Some((address, "transport=udp" | "transport=tcp")) => address,
+                Some(_) => return Err("asks for a transport that is neither udp nor tcp"),
+            },
+            (Self::Stun | Self::Turn, _) => return Err(self.shape()),
+        };
+        let (host, port) = match address.strip_prefix('[').and_then(|bracketed| bracketed.split_once(']')) {
+            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
+                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').unwrap_or("")) })
+            }
+            Some(_) => return Err("has no IPv6 address between its brackets"),
+            None => match address.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (address, None),
+            },
+        };
+        let nameable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || !host.chars().all(nameable) {
+            return Err("has no host");
+        }
+        match port.map(str::parse::<u16>) {
+            None | Some(Ok(1..)) => Ok(()),
+            Some(Ok(0) | Err(_)) => Err("has no port within 1 to 65535"),
+        }
+    }
+
+    fn shape(self) -> &'static str {
+        match self {
+            Self::Stun => "is no stun:HOST[:PORT] or stuns:HOST[:PORT]",
+            Self::Turn => "is no turn:HOST[:PORT][?transport=udp|tcp] or turns:…",
+        }
+    }
+}
+
+/// A whole number and a unit.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+const MAX_DURATION: Duration = Duration::from_secs(30 * 24 * 3600);

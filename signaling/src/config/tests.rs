@@ -1,0 +1,121 @@
+use clap::Parser;
+
+use super::*;
+
+fn flags(flags: &[&str]) -> Raw {
+    let line = ["farcall-signaling"].iter().chain(flags);
+    CommandLine::try_parse_from(line).unwrap().settings
+}
+
+fn file(text: &str) -> Raw {
+    toml::from_str(text).unwrap()
+}
+
+fn mistakes(raw: Raw) -> Vec<String> {
+    Config::try_from(raw).unwrap_err().0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_said_is_a_valid_configuration() {
+    let config = Config::try_from(Raw::default()).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.settings.limits.room_size, 2);
+    assert_eq!(config.settings.limits.resume_window, Duration::from_secs(120));
+    assert!(config.settings.join_tokens.is_open());
+}
+
+#[test]
+fn the_example_file_is_valid_and_uses_every_key() {
+    let text = include_str!("../../deploy/signaling.example.toml");
+    Config::try_from(file(text)).unwrap();
+    let uncommented: String =
+        text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
+    let raw = file(&uncommented);
+    Config::try_from(file(&uncommented)).unwrap();
+    let shown = format!("{raw:?}");
+    assert!(!shown.contains("None"), "not every key is in the example: {shown}");
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let config =
+        Config::try_from(flags(&["--room-size", "3"]).or(file("room-size = 4\ndrain-grace = '1s'"))).unwrap();
+    assert_eq!((config.settings.limits.room_size, config.drain_grace), (3, Duration::from_secs(1)));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_by_key() {
+    let raw = flags(&["--listen", "here", "--stun", "http://x", "--turn", "turn:host"])
+        .or(file("room-size = 1\nresume-window = 'soon'\nnonsense = true\nlog-format = 'xml'"));
+    let found = mistakes(raw);
+    for key in ["listen", "stun", "turn", "room-size", "resume-window", "nonsense", "log-format"] {
+        assert!(
+            found.iter().any(|mistake| mistake.starts_with(&format!("{key}: "))),
+            "{key} not in {found:?}"
+        );
+    }
+    assert_eq!(found.len(), 7, "{found:?}");
+}
+
+#[test]
+fn a_turn_server_needs_a_secret() {
+    assert_eq!(
+        mistakes(flags(&["--turn", "turn:host"])),
+        ["turn: needs turn-secret to make credentials with"]
+    );
+    assert_eq!(mistakes(flags(&["--turn-secret", ""])), ["turn-secret: the TURN secret is empty"]);
+}
+
+#[test]
+fn redis_is_refused_in_so_many_words() {
+    let found = mistakes(flags(&["--backplane", "redis://localhost"]));
+    assert_eq!(found, ["backplane: this build keeps sessions in memory only; redis is not supported"]);
+}
+
+#[test]
+fn good_uris_are_taken() {
+    let good = "stun:a.example,stun:a.example:3478,stuns:1.2.3.4,stun:[2001:db8::1]:3478,stun:[::1]";
+    let turn = "turn:a.example?transport=udp,turns:a.example:5349?transport=tcp,turn:[::1]:3478";
+    let raw = flags(&["--stun", good, "--turn", turn, "--turn-secret", "s"]);
+    let ice = Config::try_from(raw).unwrap().settings.ice;
+    assert_eq!((ice.stun.len(), ice.turn.unwrap().urls.len()), (5, 3));
+}
+
+#[test]
+fn bad_uris_are_refused() {
+    for bad in [
+        "stun",
+        "stun:",
+        "stun:host:0",
+        "stun:host:65536",
+        "stun:[::1",
+        "stun:[x]",
+        "turn:host",
+        "stun://host",
+        "stun:[::1]3478",
+    ] {
+        assert_eq!(mistakes(flags(&["--stun", bad])).len(), 1, "{bad}");
+    }
+    for bad in ["stun:host", "turn:host?transport=sctp", "turn:?transport=udp"] {
+        assert_eq!(mistakes(flags(&["--turn", bad, "--turn-secret", "s"])).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn secrets_do_not_show() {
+    let raw = flags(&["--turn", "turn:h", "--turn-secret", "north", "--join-token", "south"]);
+    assert!(!format!("{raw:?}").contains("north"));
+    let shown = format!("{:?}", Config::try_from(raw).unwrap());
+    assert!(!shown.contains("north") && !shown.contains("south"), "{shown}");
+}
+
+#[test]
+fn durations_have_a_unit() {
+    for (text, millis) in [("500ms", 500), ("120s", 120_000), ("10m", 600_000), ("1h", 3_600_000)] {
+        let config = Config::try_from(flags(&["--resume-window", text])).unwrap();
+        assert_eq!(config.settings.limits.resume_window, Duration::from_millis(millis));
+    }
+    for bad in ["10", "", "s", "-1s", "1.5s", "1 s", "0s", "31d", "99999999999999999999s"] {
+        assert_eq!(mistakes(flags(&[&format!("--resume-window={bad}")])).len(), 1, "{bad}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Every instrument, declared once. Labels are enums, so that no stranger can make a new time series.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::backplane::Occupancy;
+use crate::room::Outcome;
+use crate::service::Reason;
+
+/// What an operator counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections turned away at the limit.
+    pub connections_refused: Counter,
+    /// Streams that are open.
+    pub streams: Gauge,
+    /// Frames taken from participants.
+    pub frames_taken: Counter,
+    /// Frames of participants that had nobody to go to.
+    pub frames_undeliverable: Counter,
+    /// Logged frames written to streams, repeated ones among them.
+    pub frames_delivered: Counter,
+    joins: [Counter; OUTCOMES.len()],
+    refusals: [Counter; Reason::ALL.len()],
+}
+
+impl Metrics {
+    /// A participant came in, or back in.
+    pub fn joined(&self, outcome: Outcome) {
+        if let Some(counter) = self.joins.get(outcome as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// A call was refused, or a stream ended badly.
+    pub fn refused(&self, reason: Reason) {
+        if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// All of them in Prometheus's text format. What is there is asked of the backplane, which may not know now.
+    #[must_use]
+    pub fn render(&self, occupancy: Option<Occupancy>) -> String {
+        let mut page = Page(String::new());
+        page.gauge("connections", "Open connections.", self.connections.value());
+        page.counter(
+            "connections_refused",
+            "Connections turned away at the limit.",
+            &self.connections_refused,
+        );
+        page.gauge("streams", "Open streams.", self.streams.value());
+        if let Some(Occupancy { rooms, sessions }) = occupancy {
+            page.gauge("rooms", "Rooms with somebody in them.", rooms);
+            page.gauge("sessions", "Sessions with or without a stream.", sessions);
+        }
+        page.counter("frames_taken", "Frames taken from participants.", &self.frames_taken);
+        let help = "Frames of participants that had nobody to go to.";
+        page.counter("frames_undeliverable", help, &self.frames_undeliverable);
+        page.counter("frames_delivered", "Logged frames written to streams.", &self.frames_delivered);
+        let outcomes = OUTCOMES.into_iter().zip(&self.joins);
+        page.counters("joins", "Participants that came in, or back in.", "result", outcomes);
+        let reasons = Reason::ALL.map(Reason::as_str).into_iter().zip(&self.refusals);
+        page.counters("refusals", "Calls refused and streams ended badly.", "reason", reasons);
+        page.0
+    }
+}
+
+/// Only goes up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// One more.
+    pub fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many.
+    pub fn value(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        let _ = write!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl fmt::Display) {
+        self.head(name, help, "gauge");
+        let _ = writeln!(self.0, "{PREFIX}{name} {value}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        let name = format!("{name}_total");
+        self.head(&name, help, "counter");
+        let _ = writeln!(self.0, "{PREFIX}{name} {}", counter.value());
+    }
+
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        series: impl Iterator<Item = (&'static str, &'a Counter)>,
+    ) {
+        let name = format!("{name}_total");
+        self.head(&name, help, "counter");
+        for (value, counter) in series {
+            let _ = writeln!(self.0, "{PREFIX}{name}{{{label}=\"{value}\"}} {}", counter.value());
+        }
+    }
+}
+
+const PREFIX: &str = "farcall_signaling_";
+/// In the order of [`Outcome`].
+const OUTCOMES: [&str; 3] = ["new", "resumed", "resync_required"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_shows_what_was_counted() {
+        let metrics = Metrics::default();
+        metrics.streams.up();
+        metrics.streams.up();
+        metrics.streams.down();
+        metrics.frames_taken.add(3);
+        metrics.joined(Outcome::Resumed);
+        metrics.refused(Reason::RoomFull);
+        let page = metrics.render(Some(Occupancy { rooms: 1, sessions: 2 }));
+        for line in [
+            "# TYPE farcall_signaling_streams gauge",
+            "farcall_signaling_streams 1",
+            "farcall_signaling_rooms 1",
+            "farcall_signaling_sessions 2",
+            "farcall_signaling_frames_taken_total 3",
+            "farcall_signaling_joins_total{result=\"resumed\"} 1",
+            "farcall_signaling_joins_total{result=\"new\"} 0",
+            "farcall_signaling_refusals_total{reason=\"ROOM_FULL\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn what_the_backplane_cannot_tell_is_left_out() {
+        assert!(!Metrics::default().render(None).contains("farcall_signaling_rooms"));
+    }
+}

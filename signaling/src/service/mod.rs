@@ -1,0 +1,219 @@
+//! `farcall.signaling.v1.SignalingService` on a backplane: between gRPC and the core, and nothing that either decides.
+
+mod check;
+mod convert;
+mod outbound;
+mod status;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farcall_proto::limits::{MAX_FRAME_BYTES, MAX_SDP_BYTES};
+use farcall_proto::signaling::v1::{
+    self, GetIceServersRequest, GetIceServersResponse, IceServer, JoinRequest, LeaveRequest, LeaveResponse,
+    ResumeResult, SendResponse, UndeliverableFrame, Welcome,
+};
+use futures_util::Stream;
+use tonic::{Request, Response, Status};
+use tracing::{debug, info};
+
+pub use status::Reason;
+
+use crate::backplane::Backplane;
+use crate::clock::Clock;
+use crate::credentials::{IceServers, JoinTokens};
+use crate::drain::Draining;
+use crate::metrics::Metrics;
+use crate::room::{Joined, Limits, Outcome, Presence, SessionId};
+use crate::wire::{Body, JoinResponse, SendRequest};
+use generated::signaling_service_server::{SignalingService, SignalingServiceServer};
+use outbound::Outbound;
+use status::Problem;
+
+/// The service with the limits of its messages, ready to be routed to.
+pub fn server<B: Backplane>(context: Arc<Context<B>>) -> SignalingServiceServer<Service<B>> {
+    SignalingServiceServer::new(Service(context)).max_decoding_message_size(MAX_CALL_BYTES)
+}
+
+/// What every call and every stream needs.
+pub struct Context<B> {
+    /// Where the sessions are.
+    pub backplane: B,
+    /// What participants are told and asked for.
+    pub settings: Settings,
+    /// What time it is.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether the server is going away.
+    pub draining: Draining,
+}
+
+/// What participants are told and asked for.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What the backplane enforces.
+    pub limits: Limits,
+    /// How often a participant is asked to call `Send`.
+    pub heartbeat_interval: Duration,
+    /// STUN and TURN servers.
+    pub ice: IceServers,
+    /// Who may join.
+    pub join_tokens: JoinTokens,
+}
+
+impl<B: Backplane> Context<B> {
+    fn ice_servers(&self, session: &SessionId) -> Vec<IceServer> {
+        self.settings.ice.for_session(self.clock.unix_time(), session.as_str())
+    }
+
+    fn refuse(&self, problem: impl Into<Problem>) -> Status {
+        let problem = problem.into();
+        let reason = problem.reason();
+        self.metrics.refused(reason);
+        debug!(reason = reason.as_str(), ?problem, "Call refused");
+        problem.to_status()
+    }
+
+    fn welcome(&self, joined: &Joined) -> Welcome {
+        let Settings { limits, heartbeat_interval, .. } = &self.settings;
+        let mut myself = joined.member.clone();
+        myself.presence = if joined.others.is_empty() { Presence::Waiting } else { Presence::Connected };
+        Welcome {
+            session_id: joined.session.as_str().into(),
+            resume_secret: joined.secret.as_bytes().to_vec(),
+            resume_result: match joined.outcome {
+                Outcome::New => ResumeResult::New,
+                Outcome::Resumed => ResumeResult::Resumed,
+                Outcome::Resync => ResumeResult::ResyncRequired,
+            }
+            .into(),
+            resume_window: Some(convert::duration(limits.resume_window)),
+            heartbeat_interval: Some(convert::duration(*heartbeat_interval)),
+            last_client_seq: joined.last_client_seq,
+            next_seq: joined.cursor + 1,
+            self_: Some(convert::participant(&myself)),
+            others: joined.others.iter().map(convert::participant).collect(),
+            ice_servers: self.ice_servers(&joined.session),
+            limits: Some(v1::Limits {
+                max_participants: saturating_u32(limits.room_size),
+                max_frame_bytes: saturating_u32(MAX_FRAME_BYTES),
+                max_sdp_bytes: saturating_u32(MAX_SDP_BYTES),
+                max_log_frames: saturating_u32(limits.log_frames),
+                max_log_bytes: saturating_u32(limits.log_bytes),
+            }),
+            server: concat!("farcall-signaling/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for Context<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The service. Cheap to clone, since tonic does.
+#[derive(Debug)]
+pub struct Service<B>(Arc<Context<B>>);
+
+#[tonic::async_trait]
+impl<B: Backplane> SignalingService for Service<B> {
+    type JoinStream = Pin<Box<dyn Stream<Item = Result<JoinResponse, Status>> + Send>>;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Self::JoinStream>, Status> {
+        let context = &self.0;
+        if context.draining.has_begun() {
+            return Err(context.refuse(Problem::Draining));
+        }
+        let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        if !context.settings.join_tokens.admit(authorization) {
+            return Err(context.refuse(Problem::BadToken));
+        }
+        let join = check::join(request.into_inner()).map_err(|problem| context.refuse(problem))?;
+        let (joined, doorbell) =
+            context.backplane.join(join).await.map_err(|failure| context.refuse(failure))?;
+
+        let Joined { session, epoch, outcome, cursor, .. } = &joined;
+        let mut outbound = Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor);
+        context.metrics.joined(*outcome);
+        info!(%session, epoch, ?outcome, "Participant joined");
+        outbound.push(Body::Welcome(context.welcome(&joined)));
+        if joined.lost {
+            outbound.push_lost(cursor + 1, "these frames were acknowledged and are gone");
+        }
+        Ok(Response::new(Box::pin(outbound.into_stream())))
+    }
+
+    async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        let context = &self.0;
+        let SendRequest { session_id, resume_secret, frames, ack } = request.into_inner();
+        check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
+        let (frames, rest) = check::frames(frames);
+        let count = frames.len();
+        let session = session_id.as_str().into();
+        let sent = context.backplane.send(&session, &resume_secret, frames, ack).await;
+        let sent = sent.map_err(|failure| context.refuse(failure))?;
+        context.metrics.frames_taken.add(count as u64);
+        context.metrics.frames_undeliverable.add(sent.undeliverable.len() as u64);
+        // The frames before the one that broke a rule have been taken, as promised.
+        rest.map_err(|problem| context.refuse(problem))?;
+        let undeliverable = sent.undeliverable.into_iter().map(|(client_seq, to)| UndeliverableFrame {
+            client_seq,
+            to_session_id: to.map(|to| to.as_str().into()).unwrap_or_default(),
+        });
+        Ok(Response::new(SendResponse {
+            last_client_seq: sent.last_client_seq,
+            undeliverable: undeliverable.collect(),
+        }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        let context = &self.0;
+        let LeaveRequest { session_id, resume_secret } = request.into_inner();
+        check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
+        let session = session_id.as_str().into();
+        let left = context.backplane.leave(&session, &resume_secret).await;
+        left.map_err(|failure| context.refuse(failure))?;
+        info!(%session, "Participant left");
+        Ok(Response::new(LeaveResponse {}))
+    }
+
+    async fn get_ice_servers(
+        &self,
+        request: Request<GetIceServersRequest>,
+    ) -> Result<Response<GetIceServersResponse>, Status> {
+        let context = &self.0;
+        let GetIceServersRequest { session_id, resume_secret } = request.into_inner();
+        check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
+        let session = session_id.as_str().into();
+        // An empty send is a heartbeat, and proves that the session is the caller's.
+        let alive = context.backplane.send(&session, &resume_secret, Vec::new(), 0).await;
+        alive.map_err(|failure| context.refuse(failure))?;
+        Ok(Response::new(GetIceServersResponse { ice_servers: context.ice_servers(&session) }))
+    }
+}
+
+fn saturating_u32(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+/// A call may carry several frames, each with its bound; all of them together may be a little over one.
+const MAX_CALL_BYTES: usize = MAX_FRAME_BYTES + 16 * 1024;
+
+mod generated {
+    #![allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::pedantic,
+        clippy::all,
+        reason = "generated code"
+    )]
+    tonic::include_proto!("farcall.signaling.v1");
+}

@@ -1,0 +1,183 @@
+//! One participant's stream: its `Welcome`, then its log, then whatever ends it.
+//!
+//! It is pulled: the transport asks for a frame when it can take one, so a slow reader is held by the bounds of its
+//! log and by nothing else. No task, no channel. Dropping it is how the server learns that the reader is gone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farcall_proto::signaling::v1::{GoAway, GoAwayAction, IceServersUpdate, KeepAlive, ResyncRequired};
+use futures_util::{Stream, stream};
+use tonic::Status;
+use tracing::debug;
+
+use super::status::Problem;
+use super::{Context, convert};
+use crate::backplane::{Backplane, Doorbell, ReadFailure};
+use crate::room::{Entry, LeaveReason, SessionId, StreamEnd, Timestamp};
+use crate::wire::{Body, JoinResponse};
+
+pub(super) struct Outbound<B: Backplane> {
+    context: Arc<Context<B>>,
+    session: SessionId,
+    epoch: u64,
+    doorbell: Doorbell,
+    /// The last logged frame that was handed to the transport.
+    cursor: u64,
+    ready: VecDeque<JoinResponse>,
+    ice_refresh_at: Option<Timestamp>,
+    end: Option<End>,
+}
+
+/// How a stream ends once what is ready has been written.
+enum End {
+    Well,
+    Badly(Status),
+}
+
+impl<B: Backplane> Outbound<B> {
+    /// From here on the stream is its session's, and dropping it is its end.
+    pub(super) fn new(
+        context: Arc<Context<B>>,
+        session: SessionId,
+        epoch: u64,
+        doorbell: Doorbell,
+        cursor: u64,
+    ) -> Self {
+        context.metrics.streams.up();
+        let mut outbound = Self {
+            context,
+            session,
+            epoch,
+            doorbell,
+            cursor,
+            ready: VecDeque::new(),
+            ice_refresh_at: None,
+            end: None,
+        };
+        outbound.schedule_ice_refresh();
+        outbound
+    }
+
+    pub(super) fn push(&mut self, body: Body) {
+        self.ready.push_back(convert::unlogged(self.context.clock.now(), body));
+    }
+
+    pub(super) fn push_lost(&mut self, next_seq: u64, reason: &str) {
+        self.push(Body::ResyncRequired(ResyncRequired { next_seq, reason: reason.into() }));
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<JoinResponse, Status>> + Send + 'static {
+        stream::unfold(self, |mut outbound| async move {
+            let frame = outbound.next().await?;
+            Some((frame, outbound))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<JoinResponse, Status>> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(Ok(frame));
+            }
+            match self.end.take() {
+                Some(End::Well) => return None,
+                Some(End::Badly(status)) => {
+                    self.end = Some(End::Well);
+                    return Some(Err(status));
+                }
+                None => {}
+            }
+            let backplane = &self.context.backplane;
+            match backplane.read(&self.session, self.epoch, self.cursor, READ_AT_ONCE).await {
+                Ok(entries) if entries.is_empty() => self.idle().await,
+                Ok(entries) => self.deliver(&entries),
+                Err(ReadFailure::Ended(why)) => self.ended(why),
+                Err(ReadFailure::Unavailable(_)) => self.fail(&Problem::Unavailable),
+            }
+        }
+    }
+
+    fn deliver(&mut self, entries: &[Entry]) {
+        self.context.metrics.frames_delivered.add(entries.len() as u64);
+        self.ready.extend(entries.iter().map(convert::entry));
+        if let Some(last) = entries.last() {
+            self.cursor = last.seq;
+        }
+    }
+
+    /// Waits for something to say.
+    async fn idle(&mut self) {
+        let refresh_in = self.ice_refresh_at.map(|at| at.since(self.context.clock.now()));
+        let refresh_first = refresh_in.is_some_and(|refresh_in| refresh_in < KEEP_ALIVE);
+        let quiet = refresh_in.map_or(KEEP_ALIVE, |refresh_in| refresh_in.min(KEEP_ALIVE));
+        let mut draining = self.context.draining.clone();
+        tokio::select! {
+            biased;
+            () = draining.begun() => {
+                let delay = Duration::from_millis(rand::random_range(0..GO_AWAY_SPREAD_MS));
+                self.go_away(GoAwayAction::Resume, delay, "the server is going away");
+            }
+            () = self.doorbell.rung() => {}
+            () = tokio::time::sleep(quiet) => {
+                if refresh_first {
+                    let ice_servers = self.context.ice_servers(&self.session);
+                    self.push(Body::IceServers(IceServersUpdate { ice_servers }));
+                    self.schedule_ice_refresh();
+                } else {
+                    self.push(Body::KeepAlive(KeepAlive {}));
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, why: StreamEnd) {
+        debug!(session = %self.session, ?why, "Stream ended");
+        match why {
+            StreamEnd::Superseded => self.fail(&Problem::Superseded),
+            StreamEnd::Forgotten => self.fail(&Problem::Refused(crate::room::Refusal::SessionNotFound)),
+            StreamEnd::Unheard => {
+                self.go_away(GoAwayAction::Resume, Duration::ZERO, "no heartbeat was heard of this session");
+            }
+            StreamEnd::Ended(LeaveReason::Left | LeaveReason::LeaseExpired) => self.end = Some(End::Well),
+            StreamEnd::Ended(LeaveReason::Removed) => {
+                self.go_away(GoAwayAction::Stop, Duration::ZERO, "an operator removed this session");
+            }
+            StreamEnd::Ended(LeaveReason::Overflow) => {
+                let reason = "too much was waiting for this session, which has ended";
+                self.push_lost(0, reason);
+                self.go_away(GoAwayAction::Reconnect, Duration::ZERO, reason);
+            }
+        }
+    }
+
+    fn go_away(&mut self, action: GoAwayAction, delay: Duration, reason: &str) {
+        let delay = Some(convert::duration(delay));
+        self.push(Body::GoAway(GoAway { action: action.into(), delay, reason: reason.into() }));
+        self.end = Some(End::Well);
+    }
+
+    fn fail(&mut self, problem: &Problem) {
+        self.context.metrics.refused(problem.reason());
+        self.end = Some(End::Badly(problem.to_status()));
+    }
+
+    fn schedule_ice_refresh(&mut self) {
+        let after = self.context.settings.ice.refresh_after();
+        self.ice_refresh_at = after.map(|after| self.context.clock.now().after(after));
+    }
+}
+
+impl<B: Backplane> Drop for Outbound<B> {
+    fn drop(&mut self) {
+        self.context.metrics.streams.down();
+        self.context.backplane.detach(&self.session, self.epoch);
+    }
+}
+
+/// Proxies cut what is idle for longer than they like, which is rarely less than this.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// So that not all come back at once.
+const GO_AWAY_SPREAD_MS: u64 = 1000;
+/// Frames taken from the log in one go: enough for a burst of candidates, little enough for one stream to hold.
+const READ_AT_ONCE: usize = 32;
