@@ -44,7 +44,7 @@ impl Body {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Log {
     entries: VecDeque<Entry>,
     bytes: usize,

@@ -23,6 +23,11 @@ mod rooms;
 mod session;
 mod timestamp;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 pub use event::{LeaveReason, Member, ParticipantEvent, Presence, Profile};
 pub use id::{RoomKey, Secret, SessionId};
 pub use log::{Body, Entry};

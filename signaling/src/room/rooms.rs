@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Rooms with the sessions in them. See the module for what it promises.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rooms {
     limits: Limits,
     rooms: HashMap<RoomKey, Room>,
@@ -144,14 +144,14 @@ pub struct Sent {
     pub undeliverable: Vec<(u64, Option<SessionId>)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Room {
     /// In the order they joined.
     members: Vec<SessionId>,
     last_ordinal: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ended {
     epoch: u64,
     reason: LeaveReason,
@@ -322,6 +322,13 @@ impl Rooms {
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// What has been acknowledged of a session's log, and what waits in it.
+    #[cfg(test)]
+    pub(super) fn log(&self, session: &SessionId) -> Option<(u64, Vec<Entry>)> {
+        let log = &self.sessions.get(session)?.log;
+        Some((log.acknowledged(), log.after(0).cloned().collect()))
     }
 
     fn find_request(&self, join: &Join) -> Option<SessionId> {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::log::Log;
 use super::{Limits, Member, Presence, Refusal, RoomKey, Secret, Timestamp};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) room: RoomKey,
     pub(super) secret: Secret,
