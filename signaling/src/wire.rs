@@ -32,14 +32,14 @@ pub struct JoinResponse {
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Body {
     /// The session, always first.
-    #[prost(message, tag = "3")]
-    Welcome(v1::Welcome),
+    #[prost(message, boxed, tag = "3")]
+    Welcome(Box<v1::Welcome>),
     /// An encoded `PeerMessage`.
     #[prost(bytes = "bytes", tag = "4")]
     Message(Bytes),
     /// About another participant.
-    #[prost(message, tag = "5")]
-    Participant(v1::ParticipantEvent),
+    #[prost(message, boxed, tag = "5")]
+    Participant(Box<v1::ParticipantEvent>),
     /// Nothing happened.
     #[prost(message, tag = "6")]
     KeepAlive(v1::KeepAlive),
@@ -183,12 +183,9 @@ mod tests {
     fn every_kind_of_frame_keeps_its_number() {
         type Theirs = v1::join_response::Body;
         let kinds = [
-            (Body::Welcome(v1::Welcome::default()), Theirs::Welcome(v1::Welcome::default())),
+            (Body::Welcome(Box::default()), Theirs::Welcome(v1::Welcome::default())),
             (Body::Message(Bytes::new()), Theirs::Message(v1::PeerMessage::default())),
-            (
-                Body::Participant(v1::ParticipantEvent::default()),
-                Theirs::Participant(v1::ParticipantEvent::default()),
-            ),
+            (Body::Participant(Box::default()), Theirs::Participant(v1::ParticipantEvent::default())),
             (Body::KeepAlive(v1::KeepAlive {}), Theirs::KeepAlive(v1::KeepAlive {})),
             (
                 Body::IceServers(v1::IceServersUpdate::default()),
@@ -258,7 +255,7 @@ mod tests {
             };
             forged.extend(honest.encode_to_vec());
             let stripped = without_sender(&forged.into()).unwrap();
-            prop_assert_eq!(v1::PeerMessage::decode(stripped.clone()).unwrap(), honest.clone());
+            prop_assert_eq!(&v1::PeerMessage::decode(stripped.clone()).unwrap(), &honest);
             let arrived = v1::PeerMessage::decode(with_sender(&stripped, "alice")).unwrap();
             prop_assert_eq!(arrived, v1::PeerMessage { from_session_id: "alice".into(), ..honest });
         }

@@ -75,7 +75,7 @@ impl Memory {
         let hash = room.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        let [number, ..] = hash.to_be_bytes().map(usize::from);
+        let number = usize::from(hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte));
         #[expect(clippy::indexing_slicing, reason = "there is a shard for every byte")]
         (number, &self.shards[number])
     }
@@ -199,3 +199,78 @@ fn fresh(shard: usize) -> Fresh {
 /// Enough that no two busy rooms are likely to wait for one another, and two digits' worth.
 const SHARDS: usize = 256;
 const SHARD_DIGITS: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::conformance::{self, LIMITS, Stage};
+    use super::*;
+    use crate::room::{Profile, Timestamp};
+
+    struct Virtual {
+        clock: Clock,
+        backplane: Memory,
+    }
+
+    impl Stage for Virtual {
+        type Backplane = Memory;
+
+        fn new() -> Self {
+            let clock = Clock::manual(Timestamp(1_000_000));
+            let bounds = Bounds { rooms: 100, sessions: 100 };
+            Self { backplane: Memory::new(LIMITS, bounds, clock.clone()), clock }
+        }
+
+        fn backplane(&self) -> &Memory {
+            &self.backplane
+        }
+
+        async fn pass(&self, time: Duration) {
+            self.clock.advance(time);
+            self.backplane.sweep().await.unwrap();
+        }
+    }
+
+    conformance::suite!(Virtual);
+
+    fn join(room: &str) -> Join {
+        Join { room: room.into(), profile: Profile::default(), request_id: None, resume: None }
+    }
+
+    #[tokio::test]
+    async fn the_whole_server_has_bounds_over_all_shards() {
+        let bounds = Bounds { rooms: 2, sessions: 3 };
+        let memory = Memory::new(LIMITS, bounds, Clock::manual(Timestamp(0)));
+        for room in ["red", "blue", "blue"] {
+            memory.join(join(room)).await.unwrap();
+        }
+        for room in ["green", "red"] {
+            let refused = memory.join(join(room)).await.unwrap_err();
+            assert!(matches!(refused, Failure::Refused(Refusal::ServerFull)), "{refused:?}");
+        }
+        assert_eq!(memory.occupancy().await.unwrap(), Occupancy { rooms: 2, sessions: 3 });
+    }
+
+    #[tokio::test]
+    async fn ids_that_were_not_made_here_are_nobody() {
+        let memory = Virtual::new().backplane;
+        for id in ["", "z", "zz", "ff", "é", "00000000000000000000000000000000000", "+1x"] {
+            let refused = memory.send(&id.into(), &[0; Secret::LENGTH], Vec::new(), 0).await.unwrap_err();
+            assert!(matches!(refused, Failure::Refused(Refusal::SessionNotFound)), "{id}");
+            memory.leave(&id.into(), &[]).await.unwrap();
+            memory.detach(&id.into(), 1);
+        }
+    }
+
+    #[test]
+    fn rooms_spread_over_the_shards() {
+        let memory = Virtual::new().backplane;
+        let mut rooms = [0; SHARDS];
+        for room in 0..10_000 {
+            rooms[memory.shard_of_room(&format!("room-{room}").as_str().into()).0] += 1;
+        }
+        let (fewest, most) = (rooms.iter().min().unwrap(), rooms.iter().max().unwrap());
+        assert!(*fewest > 10 && *most < 90, "{fewest} to {most}, 39 on average");
+    }
+}

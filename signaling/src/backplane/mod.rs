@@ -10,6 +10,9 @@
 mod doorbell;
 mod memory;
 
+#[cfg(test)]
+mod conformance;
+
 use std::future::Future;
 
 pub use doorbell::Doorbell;

@@ -181,10 +181,8 @@ impl FromStr for Text {
 
 impl From<toml::Value> for Text {
     fn from(value: toml::Value) -> Self {
-        match value {
-            toml::Value::String(text) => Self(text),
-            other => Self(other.to_string()),
-        }
+        // Everything but a string is written as it reads.
+        Self(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 }
 
@@ -202,8 +200,9 @@ impl fmt::Debug for Text {
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Text>>, D::Error> {
-    Ok(Some(match toml::Value::deserialize(deserializer)? {
-        toml::Value::Array(values) => values.into_iter().map(Text::from).collect(),
-        value => vec![value.into()],
+    let value = toml::Value::deserialize(deserializer)?;
+    Ok(Some(match value.as_array() {
+        Some(values) => values.iter().cloned().map(Text::from).collect(),
+        None => vec![value.into()],
     }))
 }

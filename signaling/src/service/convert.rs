@@ -11,7 +11,7 @@ use crate::wire::{self, JoinResponse};
 pub(super) fn entry(entry: &Entry) -> JoinResponse {
     let body = match &entry.body {
         Body::Message { from, message } => wire::Body::Message(wire::with_sender(message, from.as_str())),
-        Body::Participant(event) => wire::Body::Participant(participant_event(event)),
+        Body::Participant(event) => wire::Body::Participant(Box::new(participant_event(event))),
     };
     JoinResponse { seq: entry.seq, server_time: Some(timestamp(entry.at)), body: Some(body) }
 }

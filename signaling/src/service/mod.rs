@@ -140,7 +140,7 @@ impl<B: Backplane> SignalingService for Service<B> {
         let mut outbound = Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor);
         context.metrics.joined(*outcome);
         info!(%session, epoch, ?outcome, "Participant joined");
-        outbound.push(Body::Welcome(context.welcome(&joined)));
+        outbound.push(Body::Welcome(Box::new(context.welcome(&joined))));
         if joined.lost {
             outbound.push_lost(cursor + 1, "these frames were acknowledged and are gone");
         }

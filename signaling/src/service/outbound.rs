@@ -108,6 +108,8 @@ impl<B: Backplane> Outbound<B> {
 
     /// Waits for something to say.
     async fn idle(&mut self) {
+        // Most streams are idle most of the time: they hold on to nothing.
+        self.ready = VecDeque::new();
         let refresh_in = self.ice_refresh_at.map(|at| at.since(self.context.clock.now()));
         let refresh_first = refresh_in.is_some_and(|refresh_in| refresh_in < KEEP_ALIVE);
         let quiet = refresh_in.map_or(KEEP_ALIVE, |refresh_in| refresh_in.min(KEEP_ALIVE));
