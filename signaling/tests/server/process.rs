@@ -82,7 +82,7 @@ async fn who_joins_a_draining_server_is_sent_elsewhere() {
     server.signal("TERM").await;
     assert!(matches!(witness.next().await.body, Some(Body::GoAway(_))));
     say.send(request("red")).unwrap();
-    let status = soon("a refusal", join).await.err().expect("it was not refused");
+    let status = soon("a refusal", join).await.expect_err("it was not refused");
     assert_eq!(reason(&status), (tonic::Code::Unavailable, "DRAINING".into()));
     assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
     assert_eq!(server.ended().await.code(), Some(0));

@@ -108,7 +108,7 @@ pub(super) enum Happened {
         frames: Vec<Outgoing>,
         got: Result<Sent, Refusal>,
         expected: Result<Sent, Refusal>,
-        before: Rooms,
+        before: Box<Rooms>,
     },
     Forged {
         victim: usize,
@@ -325,7 +325,7 @@ impl World {
 
     fn arrive(&mut self, call: Call, answered: bool) {
         let at = self.naive.find(&call.session).unwrap();
-        let before = self.core.clone();
+        let before = Box::new(self.core.clone());
         let frames = call.frames.clone();
         let secret = secret_of(&call.session);
         let got = self.core.handle_send(self.now, &call.session, &secret, call.frames, call.ack);
