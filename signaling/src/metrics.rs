@@ -16,8 +16,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Streams that are open.
     pub streams: Gauge,
-    /// Frames taken from participants.
-    pub frames_taken: Counter,
+    /// Good frames from participants, repeated ones among them.
+    pub frames_received: Counter,
     /// Frames of participants that had nobody to go to.
     pub frames_undeliverable: Counter,
     /// Logged frames written to streams, repeated ones among them.
@@ -56,7 +56,8 @@ impl Metrics {
             page.gauge("rooms", "Rooms with somebody in them.", rooms);
             page.gauge("sessions", "Sessions with or without a stream.", sessions);
         }
-        page.counter("frames_taken", "Frames taken from participants.", &self.frames_taken);
+        let help = "Good frames from participants, repeated ones among them.";
+        page.counter("frames_received", help, &self.frames_received);
         let help = "Frames of participants that had nobody to go to.";
         page.counter("frames_undeliverable", help, &self.frames_undeliverable);
         page.counter("frames_delivered", "Logged frames written to streams.", &self.frames_delivered);
@@ -151,7 +152,7 @@ mod tests {
         metrics.streams.up();
         metrics.streams.up();
         metrics.streams.down();
-        metrics.frames_taken.add(3);
+        metrics.frames_received.add(3);
         metrics.joined(Outcome::Resumed);
         metrics.refused(Reason::RoomFull);
         let page = metrics.render(Some(Occupancy { rooms: 1, sessions: 2 }));
@@ -160,7 +161,7 @@ mod tests {
             "farcall_signaling_streams 1",
             "farcall_signaling_rooms 1",
             "farcall_signaling_sessions 2",
-            "farcall_signaling_frames_taken_total 3",
+            "farcall_signaling_frames_received_total 3",
             "farcall_signaling_joins_total{result=\"resumed\"} 1",
             "farcall_signaling_joins_total{result=\"new\"} 0",
             "farcall_signaling_refusals_total{reason=\"ROOM_FULL\"} 1",

@@ -63,6 +63,7 @@ impl Memory {
         result
     }
 
+    /// Joins at once on different shards may both see the last place: the bound gives by as many as there are threads.
     fn vacancy(&self) -> Vacancy {
         Vacancy {
             rooms: self.bounds.rooms.saturating_sub(self.rooms.load(Ordering::Relaxed)),

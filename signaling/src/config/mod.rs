@@ -113,6 +113,7 @@ impl TryFrom<Raw> for Config {
             settings: Settings {
                 limits,
                 heartbeat_interval,
+                keep_alive: KEEP_ALIVE,
                 ice: IceServers { stun, turn },
                 join_tokens: JoinTokens::new(read.tokens("join-token", raw.join_token)),
             },
@@ -158,6 +159,8 @@ fn read(path: &Path) -> Result<Raw, Mistake> {
 
 /// Loopback: what is reachable from elsewhere was meant to be.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Proxies cut what is idle for longer than they like, which is rarely less than this.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// So that a lost call or a slow network does not end a stream.
 const HEARTBEATS_IN_A_LEASE: u32 = 4;
 

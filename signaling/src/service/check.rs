@@ -185,3 +185,72 @@ const MIN_REQUEST_ID_CHARS: usize = 16;
 const IDENTITY_KEY_BYTES: usize = 32;
 const MAX_FEATURES: usize = 16;
 const MAX_HANGUP_CHARS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn named(problem: Problem) -> Vec<String> {
+        let Problem::BadFields(fields) = problem else { panic!("{problem:?}") };
+        fields.into_iter().map(|field| field.field).collect()
+    }
+
+    fn frame(client_seq: u64, message: &PeerMessage) -> ClientFrame {
+        ClientFrame { client_seq, message: Some(message.encode_to_vec().into()) }
+    }
+
+    #[test]
+    fn frames_are_taken_up_to_the_first_that_breaks_a_rule() {
+        let good = PeerMessage { to_session_id: "bob".into(), ..PeerMessage::default() };
+        let bad = PeerMessage { negotiation_id: "x".repeat(65), ..PeerMessage::default() };
+        let (taken, rest) = frames(vec![frame(1, &good), frame(2, &bad), frame(3, &good)]);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].to, Some("bob".into()));
+        assert_eq!(named(rest.unwrap_err()), ["frames[1].message.negotiation_id"]);
+    }
+
+    #[test]
+    fn what_the_sender_says_about_itself_is_gone() {
+        let forged = PeerMessage { from_session_id: "eve".into(), ..PeerMessage::default() };
+        let (taken, _) = frames(vec![frame(1, &forged)]);
+        assert_eq!(taken[0].message, Bytes::new());
+    }
+
+    #[test]
+    fn a_call_carries_as_many_frames_as_a_log_holds() {
+        let empty = PeerMessage::default();
+        let (taken, rest) = frames((1..=513).map(|number| frame(number, &empty)).collect());
+        assert_eq!((taken.len(), named(rest.unwrap_err())), (512, vec!["frames[512].client_seq".into()]));
+    }
+
+    #[test]
+    fn every_bad_field_of_one_frame_is_named() {
+        let bad = PeerMessage {
+            to_session_id: "x".repeat(65),
+            negotiation_id: "x".repeat(65),
+            payload: Some(Payload::Description(v1::SessionDescription::default())),
+            ..PeerMessage::default()
+        };
+        let (_, rest) = frames(vec![frame(0, &bad)]);
+        assert_eq!(
+            named(rest.unwrap_err()),
+            [
+                "frames[0].client_seq",
+                "frames[0].message.to_session_id",
+                "frames[0].message.negotiation_id",
+                "frames[0].message.description.type",
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), client_seq in any::<u64>()) {
+            let (taken, rest) = frames(vec![ClientFrame { client_seq, message: Some(bytes.into()) }]);
+            prop_assert_eq!(taken.is_empty(), rest.is_err());
+        }
+    }
+}

@@ -17,7 +17,7 @@ use farcall_proto::signaling::v1::{
 };
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
-use tracing::{debug, info};
+use tracing::debug;
 
 pub use status::Reason;
 
@@ -58,6 +58,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How often a participant is asked to call `Send`.
     pub heartbeat_interval: Duration,
+    /// How long a stream may say nothing.
+    pub keep_alive: Duration,
     /// STUN and TURN servers.
     pub ice: IceServers,
     /// Who may join.
@@ -139,7 +141,7 @@ impl<B: Backplane> SignalingService for Service<B> {
         let Joined { session, epoch, outcome, cursor, .. } = &joined;
         let mut outbound = Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor);
         context.metrics.joined(*outcome);
-        info!(%session, epoch, ?outcome, "Participant joined");
+        debug!(%session, epoch, ?outcome, "Participant joined");
         outbound.push(Body::Welcome(Box::new(context.welcome(&joined))));
         if joined.lost {
             outbound.push_lost(cursor + 1, "these frames were acknowledged and are gone");
@@ -156,7 +158,7 @@ impl<B: Backplane> SignalingService for Service<B> {
         let session = session_id.as_str().into();
         let sent = context.backplane.send(&session, &resume_secret, frames, ack).await;
         let sent = sent.map_err(|failure| context.refuse(failure))?;
-        context.metrics.frames_taken.add(count as u64);
+        context.metrics.frames_received.add(count as u64);
         context.metrics.frames_undeliverable.add(sent.undeliverable.len() as u64);
         // The frames before the one that broke a rule have been taken, as promised.
         rest.map_err(|problem| context.refuse(problem))?;
@@ -177,7 +179,7 @@ impl<B: Backplane> SignalingService for Service<B> {
         let session = session_id.as_str().into();
         let left = context.backplane.leave(&session, &resume_secret).await;
         left.map_err(|failure| context.refuse(failure))?;
-        info!(%session, "Participant left");
+        debug!(%session, "Participant left");
         Ok(Response::new(LeaveResponse {}))
     }
 

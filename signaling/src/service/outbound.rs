@@ -110,9 +110,10 @@ impl<B: Backplane> Outbound<B> {
     async fn idle(&mut self) {
         // Most streams are idle most of the time: they hold on to nothing.
         self.ready = VecDeque::new();
+        let keep_alive = self.context.settings.keep_alive;
         let refresh_in = self.ice_refresh_at.map(|at| at.since(self.context.clock.now()));
-        let refresh_first = refresh_in.is_some_and(|refresh_in| refresh_in < KEEP_ALIVE);
-        let quiet = refresh_in.map_or(KEEP_ALIVE, |refresh_in| refresh_in.min(KEEP_ALIVE));
+        let refresh_first = refresh_in.is_some_and(|refresh_in| refresh_in < keep_alive);
+        let quiet = refresh_in.map_or(keep_alive, |refresh_in| refresh_in.min(keep_alive));
         let mut draining = self.context.draining.clone();
         tokio::select! {
             biased;
@@ -177,9 +178,76 @@ impl<B: Backplane> Drop for Outbound<B> {
     }
 }
 
-/// Proxies cut what is idle for longer than they like, which is rarely less than this.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// So that not all come back at once.
 const GO_AWAY_SPREAD_MS: u64 = 1000;
 /// Frames taken from the log in one go: enough for a burst of candidates, little enough for one stream to hold.
 const READ_AT_ONCE: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::backplane::{Bounds, Memory};
+    use crate::clock::Clock;
+    use crate::config::{Config, Raw};
+    use crate::drain::Drain;
+    use crate::room::{Join, Profile};
+    use crate::service::Settings;
+
+    fn context(settings: Settings) -> (Arc<Context<Memory>>, Drain) {
+        let (drain, draining) = Drain::new();
+        let clock = Clock::manual(Timestamp(0));
+        let bounds = Bounds { rooms: 9, sessions: 9 };
+        let backplane = Memory::new(settings.limits, bounds, clock.clone());
+        (Arc::new(Context { backplane, settings, clock, metrics: Arc::default(), draining }), drain)
+    }
+
+    fn settings() -> Settings {
+        Config::try_from(Raw::default()).unwrap().settings
+    }
+
+    async fn join(context: &Arc<Context<Memory>>) -> Outbound<Memory> {
+        let join = Join { room: "red".into(), profile: Profile::default(), request_id: None, resume: None };
+        let (joined, doorbell) = context.backplane.join(join).await.unwrap();
+        Outbound::new(context.clone(), joined.session, joined.epoch, doorbell, joined.cursor)
+    }
+
+    #[tokio::test]
+    async fn an_idle_stream_says_that_it_is_alive_again_and_again() {
+        let settings = Settings { keep_alive: Duration::from_millis(5), ..settings() };
+        let (context, _drain) = context(settings);
+        let mut stream = pin!(join(&context).await.into_stream());
+        for _ in 0..3 {
+            let frame = stream.next().await.unwrap().unwrap();
+            assert_eq!((frame.seq, frame.body), (0, Some(Body::KeepAlive(KeepAlive {}))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_told_of_the_drain_after_what_is_in_its_log() {
+        let (context, drain) = context(settings());
+        let mut stream = pin!(join(&context).await.into_stream());
+        let _other = join(&context).await;
+        drain.begin();
+        let frame = stream.next().await.unwrap().unwrap();
+        assert!(matches!(frame.body, Some(Body::Participant(_))), "{frame:?}");
+        let frame = stream.next().await.unwrap().unwrap();
+        assert!(matches!(frame.body, Some(Body::GoAway(_))), "{frame:?}");
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_stream_is_gone_at_once() {
+        let (context, _drain) = context(settings());
+        let outbound = join(&context).await;
+        let (session, epoch) = (outbound.session.clone(), outbound.epoch);
+        assert_eq!(context.metrics.streams.value(), 1);
+        drop(outbound);
+        assert_eq!(context.metrics.streams.value(), 0);
+        let read = context.backplane.read(&session, epoch, 0, 1).await;
+        assert!(matches!(read, Err(ReadFailure::Ended(StreamEnd::Unheard))), "{read:?}");
+    }
+}

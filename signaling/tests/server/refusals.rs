@@ -1,9 +1,10 @@
 //! What is refused, with which code, reason and details; and that it hurts nobody else.
 
+use farcall_proto::signaling::v1::join_response::Body;
 use farcall_proto::signaling::v1::peer_message::Payload;
 use farcall_proto::signaling::v1::{
-    ClientFrame, Hangup, JoinRequest, LeaveRequest, PeerCapabilities, PeerMessage, ResumeToken,
-    SessionDescription, SessionDescriptionType,
+    ClientFrame, GoAwayAction, Hangup, JoinRequest, LeaveRequest, PeerCapabilities, PeerMessage,
+    ResumeResult, ResumeToken, SessionDescription, SessionDescriptionType,
 };
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
@@ -163,6 +164,32 @@ async fn a_receiver_that_does_not_acknowledge_holds_its_senders() {
     for seq in 1..=513 {
         assert_eq!(bob.next_message().await.0, seq);
     }
+}
+
+#[tokio::test]
+async fn a_session_that_falls_hopelessly_behind_is_ended_and_told_so() {
+    let server = Server::start(&["--room-size", "3"]).await;
+    let mut ada = server.join("red").await;
+    let client = server.client().await;
+    // Comings and goings cannot be refused to anybody; Ada acknowledges none of them.
+    for _ in 0..513 {
+        Participant::join(client.clone(), request("red")).await.unwrap().leave().await;
+    }
+    let mut events = 0;
+    let lost = loop {
+        match ada.next().await.body {
+            Some(Body::Participant(_)) => events += 1,
+            other => break other,
+        }
+    };
+    assert!((1..=1025).contains(&events), "{events}");
+    assert!(matches!(lost, Some(Body::ResyncRequired(_))), "{lost:?}");
+    match ada.next().await.body {
+        Some(Body::GoAway(away)) => assert_eq!(away.action(), GoAwayAction::Reconnect),
+        other => panic!("{other:?}"),
+    }
+    ada.end().await.unwrap();
+    assert_eq!(ada.resume(0).await.welcome.resume_result(), ResumeResult::ResyncRequired);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::harness::{Server, request, soon};
+use crate::harness::{Participant, Server, request, soon};
 
 const SERVICE: &str = "farcall.signaling.v1.SignalingService";
 
@@ -83,6 +83,21 @@ async fn nonsense_on_the_port_hurts_nobody() {
 }
 
 #[tokio::test]
+async fn hundreds_of_participants_share_one_connection() {
+    let server = Server::start(&[]).await;
+    let client = server.client().await;
+    let mut pairs = Vec::new();
+    for room in 0..300 {
+        let join = || Participant::join(client.clone(), request(&format!("room-{room}")));
+        pairs.push((join().await.unwrap(), join().await.unwrap()));
+    }
+    for (number, (first, second)) in pairs.iter_mut().enumerate() {
+        first.text(&number.to_string()).await;
+        assert_eq!(second.next_text().await, number.to_string());
+    }
+}
+
+#[tokio::test]
 async fn a_malformed_call_is_refused_and_the_connection_lives() {
     let server = Server::start(&[]).await;
     let mut raw = tonic::client::Grpc::new(server.channel().await);
@@ -139,7 +154,7 @@ async fn metrics_count_what_happens() {
     for line in [
         "farcall_signaling_sessions 2",
         "farcall_signaling_rooms 1",
-        "farcall_signaling_frames_taken_total 1",
+        "farcall_signaling_frames_received_total 1",
         "farcall_signaling_joins_total{result=\"new\"} 2",
         "farcall_signaling_joins_total{result=\"resumed\"} 1",
         "farcall_signaling_refusals_total{reason=\"ROOM_FULL\"} 1",
