@@ -1,17 +1,17 @@
 //! The default backplane: everything in this process, gone with it.
 //!
-//! Rooms are spread over shards, each a core behind a mutex of its own. A session id begins with its room's shard,
-//! so that a session is found without an index over all of them.
+//! Each shard is a core behind a mutex of its own.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::shard::Shard;
 use super::{Backplane, Doorbell, Failure, Occupancy, ReadFailure, Unavailable};
 use crate::clock::Clock;
 use crate::room::{
-    Action, Entry, Fresh, Join, Joined, Limits, Outgoing, Refusal, RoomKey, Rooms, Secret, Sent, SessionId,
-    StreamEnd, Vacancy,
+    Action, Entry, Join, Joined, Limits, Outgoing, Refusal, Rooms, Sent, SessionId, StreamEnd, Timestamp,
+    Vacancy,
 };
 
 /// Sessions in this process.
@@ -19,7 +19,7 @@ use crate::room::{
 pub struct Memory {
     clock: Clock,
     bounds: Bounds,
-    shards: Box<[Mutex<Shard>; SHARDS]>,
+    stores: Box<[Mutex<Store>; Shard::COUNT]>,
     rooms: AtomicUsize,
     sessions: AtomicUsize,
 }
@@ -37,30 +37,39 @@ impl Memory {
     /// No rooms yet.
     #[must_use]
     pub fn new(limits: Limits, bounds: Bounds, clock: Clock) -> Self {
-        let shard = || Mutex::new(Shard { core: Rooms::new(limits), doorbells: HashMap::new() });
+        let store = || Mutex::new(Store { core: Rooms::new(limits), doorbells: HashMap::new() });
         Self {
             clock,
             bounds,
-            shards: Box::new(std::array::from_fn(|_| shard())),
+            stores: Box::new(std::array::from_fn(|_| store())),
             rooms: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
         }
     }
 
-    /// Runs one mutation on one shard, rings whom it concerns and keeps the totals.
-    fn mutate<T>(&self, shard: &Mutex<Shard>, mutation: impl FnOnce(&mut Shard) -> T) -> T {
-        let mut shard = lock(shard);
-        let before = shard.occupancy();
-        let result = mutation(&mut shard);
-        while let Some(Action::Ring(session)) = shard.core.poll_action() {
-            if let Some((_, doorbell)) = shard.doorbells.get(&session) {
+    /// Lets time pass for one shard, runs one mutation on it, rings whom that concerns and keeps the totals.
+    fn mutate<T>(&self, shard: Shard, mutation: impl FnOnce(&mut Store, Timestamp) -> T) -> T {
+        let mut store = lock(self.store(shard));
+        let before = store.occupancy();
+        // The clock is read under the lock, so that no log goes back in time; what is over is over, however late
+        // the sweep.
+        let now = self.clock.now();
+        store.core.handle_timeout(now);
+        let result = mutation(&mut store, now);
+        while let Some(Action::Ring(session)) = store.core.poll_action() {
+            if let Some((_, doorbell)) = store.doorbells.get(&session) {
                 doorbell.ring();
             }
         }
-        let after = shard.occupancy();
+        let after = store.occupancy();
         adjust(&self.rooms, before.rooms, after.rooms);
         adjust(&self.sessions, before.sessions, after.sessions);
         result
+    }
+
+    fn store(&self, shard: Shard) -> &Mutex<Store> {
+        #[expect(clippy::indexing_slicing, reason = "there is a store for every shard")]
+        &self.stores[shard.index()]
     }
 
     /// Joins at once on different shards may both see the last place: the bound gives by as many as there are threads.
@@ -70,34 +79,17 @@ impl Memory {
             sessions: self.bounds.sessions.saturating_sub(self.sessions.load(Ordering::Relaxed)),
         }
     }
-
-    fn shard_of_room(&self, room: &RoomKey) -> (usize, &Mutex<Shard>) {
-        // FNV-1a: the same on every node and in every version. All it has to do is spread.
-        let hash = room.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let number = usize::from(hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte));
-        #[expect(clippy::indexing_slicing, reason = "there is a shard for every byte")]
-        (number, &self.shards[number])
-    }
-
-    /// The shard that a session's id names; every id that was not made here names one too, in vain.
-    fn shard_of_session(&self, session: &SessionId) -> Option<&Mutex<Shard>> {
-        let number = session.as_str().get(..SHARD_DIGITS)?;
-        self.shards.get(usize::from_str_radix(number, 16).ok()?)
-    }
 }
 
 impl Backplane for Memory {
     async fn join(&self, join: Join) -> Result<(Joined, Doorbell), Failure> {
-        let (number, shard) = self.shard_of_room(&join.room);
-        let fresh = fresh(number);
-        let now = self.clock.now();
+        let shard = Shard::of_room(&join.room);
+        let fresh = shard.fresh();
         let vacancy = self.vacancy();
-        self.mutate(shard, |shard| {
-            let joined = shard.core.handle_join(now, join, fresh, vacancy)?;
+        self.mutate(shard, |store, now| {
+            let joined = store.core.handle_join(now, join, fresh, vacancy)?;
             let doorbell = Doorbell::default();
-            let replaced = shard.doorbells.insert(joined.session.clone(), (joined.epoch, doorbell.clone()));
+            let replaced = store.doorbells.insert(joined.session.clone(), (joined.epoch, doorbell.clone()));
             if let Some((_, fenced)) = replaced {
                 fenced.ring();
             }
@@ -112,9 +104,8 @@ impl Backplane for Memory {
         frames: Vec<Outgoing>,
         ack: u64,
     ) -> Result<Sent, Failure> {
-        let shard = self.shard_of_session(session).ok_or(Refusal::SessionNotFound)?;
-        let now = self.clock.now();
-        Ok(self.mutate(shard, |shard| shard.core.handle_send(now, session, secret, frames, ack))?)
+        let shard = Shard::of_session(session).ok_or(Refusal::SessionNotFound)?;
+        Ok(self.mutate(shard, |store, now| store.core.handle_send(now, session, secret, frames, ack))?)
     }
 
     async fn read(
@@ -124,34 +115,32 @@ impl Backplane for Memory {
         after: u64,
         max: usize,
     ) -> Result<Vec<Entry>, ReadFailure> {
-        let Some(shard) = self.shard_of_session(session) else {
+        let Some(shard) = Shard::of_session(session) else {
             return Err(ReadFailure::Ended(StreamEnd::Forgotten));
         };
-        lock(shard).core.read(session, epoch, after, max).map_err(ReadFailure::Ended)
+        lock(self.store(shard)).core.read(session, epoch, after, max).map_err(ReadFailure::Ended)
     }
 
     async fn leave(&self, session: &SessionId, secret: &[u8]) -> Result<(), Failure> {
-        let Some(shard) = self.shard_of_session(session) else { return Ok(()) };
-        let now = self.clock.now();
-        Ok(self.mutate(shard, |shard| shard.core.handle_leave(now, session, secret))?)
+        let Some(shard) = Shard::of_session(session) else { return Ok(()) };
+        Ok(self.mutate(shard, |store, now| store.core.handle_leave(now, session, secret))?)
     }
 
     fn detach(&self, session: &SessionId, epoch: u64) {
-        let Some(shard) = self.shard_of_session(session) else { return };
-        let now = self.clock.now();
-        self.mutate(shard, |shard| {
-            shard.core.handle_detach(now, session, epoch);
-            if shard.doorbells.get(session).is_some_and(|(of, _)| *of == epoch) {
-                shard.doorbells.remove(session);
+        let Some(shard) = Shard::of_session(session) else { return };
+        self.mutate(shard, |store, now| {
+            store.core.handle_detach(now, session, epoch);
+            if store.doorbells.get(session).is_some_and(|(of, _)| *of == epoch) {
+                store.doorbells.remove(session);
             }
         });
     }
 
     async fn sweep(&self) -> Result<(), Unavailable> {
-        let now = self.clock.now();
-        for shard in self.shards.iter() {
-            if lock(shard).core.poll_timeout().is_some_and(|due| due <= now) {
-                self.mutate(shard, |shard| shard.core.handle_timeout(now));
+        for shard in Shard::all() {
+            let due = lock(self.store(shard)).core.poll_timeout();
+            if due.is_some_and(|due| due <= self.clock.now()) {
+                self.mutate(shard, |_, _| ());
             }
         }
         Ok(())
@@ -166,20 +155,20 @@ impl Backplane for Memory {
 }
 
 #[derive(Debug)]
-struct Shard {
+struct Store {
     core: Rooms,
     /// Of the streams that are there, with their epochs.
     doorbells: HashMap<SessionId, (u64, Doorbell)>,
 }
 
-impl Shard {
+impl Store {
     fn occupancy(&self) -> Occupancy {
         Occupancy { rooms: self.core.room_count(), sessions: self.core.session_count() }
     }
 }
 
 /// A core never panics half-way through a change that others would then see, so a poisoned lock is as good as any.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock(shard: &Mutex<Store>) -> MutexGuard<'_, Store> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -191,23 +180,13 @@ fn adjust(total: &AtomicUsize, before: usize, after: usize) {
     }
 }
 
-/// An id and a secret of 128 random bits each, the id with its shard in front.
-fn fresh(shard: usize) -> Fresh {
-    let session = format!("{shard:0SHARD_DIGITS$x}{:032x}", rand::random::<u128>());
-    Fresh { session: session.as_str().into(), secret: Secret::new(rand::random()) }
-}
-
-/// Enough that no two busy rooms are likely to wait for one another, and two digits' worth.
-const SHARDS: usize = 256;
-const SHARD_DIGITS: usize = 2;
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::super::conformance::{self, LIMITS, Stage};
     use super::*;
-    use crate::room::{Profile, Timestamp};
+    use crate::room::{Profile, Secret};
 
     struct Virtual {
         clock: Clock,
@@ -264,14 +243,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rooms_spread_over_the_shards() {
-        let memory = Virtual::new().backplane;
-        let mut rooms = [0; SHARDS];
-        for room in 0..10_000 {
-            rooms[memory.shard_of_room(&format!("room-{room}").as_str().into()).0] += 1;
-        }
-        let (fewest, most) = (rooms.iter().min().unwrap(), rooms.iter().max().unwrap());
-        assert!(*fewest > 10 && *most < 90, "{fewest} to {most}, 39 on average");
+    #[tokio::test]
+    async fn what_is_over_is_over_however_late_the_sweep() {
+        let Virtual { clock, backplane } = Virtual::new();
+        let (joined, _) = backplane.join(join("red")).await.unwrap();
+        backplane.detach(&joined.session, joined.epoch);
+        clock.advance(LIMITS.resume_window);
+        let late = backplane.send(&joined.session, joined.secret.as_bytes(), Vec::new(), 0).await;
+        assert!(matches!(late, Err(Failure::Refused(Refusal::SessionNotFound))), "{late:?}");
+        assert_eq!(backplane.occupancy().await.unwrap(), Occupancy::default());
     }
 }

@@ -9,6 +9,7 @@
 
 mod doorbell;
 mod memory;
+mod shard;
 
 #[cfg(test)]
 mod conformance;

@@ -135,8 +135,9 @@ impl<B: Backplane> SignalingService for Service<B> {
             return Err(context.refuse(Problem::BadToken));
         }
         let join = check::join(request.into_inner()).map_err(|problem| context.refuse(problem))?;
-        let (joined, doorbell) =
-            context.backplane.join(join).await.map_err(|failure| context.refuse(failure))?;
+        let (joined, doorbell) = context.backplane.join(join).await.map_err(|failure| {
+            context.refuse(Problem::from(failure).about_seq("resume.last_received_seq"))
+        })?;
 
         let Joined { session, epoch, outcome, cursor, .. } = &joined;
         let mut outbound = Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor);

@@ -113,6 +113,12 @@ impl Reason {
 }
 
 impl Problem {
+    /// Says in which field a client told of frames that it cannot have.
+    pub(crate) fn about_seq(self, field: &str) -> Self {
+        let Self::Refused(refusal @ Refusal::BeyondTheLog { .. }) = self else { return self };
+        Self::BadFields(vec![FieldViolation::new(field, refusal.to_string())])
+    }
+
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::BadFields(_) | Self::Refused(Refusal::BeyondTheLog { .. }) => Reason::BadField,

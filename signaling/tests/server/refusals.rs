@@ -104,6 +104,7 @@ async fn a_bad_frame_is_named_and_those_before_it_are_taken() {
     assert_eq!(fields(&ada.call(vec![nothing], 0).await.unwrap_err()), ["frames[0].message"]);
     assert_eq!(fields(&ada.call(vec![text_frame(0, "")], 0).await.unwrap_err()), ["frames[0].client_seq"]);
     assert_eq!(fields(&ada.call(Vec::new(), 99).await.unwrap_err()), ["ack"]);
+    assert_eq!(fields(&refused(&server, ada.resumption(99)).await), ["resume.last_received_seq"]);
 }
 
 #[tokio::test]
