@@ -129,6 +129,7 @@ impl TryFrom<Raw> for Config {
                     1..=u32::MAX,
                     2048,
                 ),
+                first_request: FIRST_REQUEST,
             },
             drain_grace: read.duration("drain-grace", raw.drain_grace, Duration::from_secs(5)),
             log: Log { filter: read.log_filter(raw.log), format: read.log_format(raw.log_format) },
@@ -159,6 +160,8 @@ fn read(path: &Path) -> Result<Raw, Mistake> {
 
 /// Loopback: what is reachable from elsewhere was meant to be.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Enough for the slowest of networks, too little to sit on a connection with.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// Proxies cut what is idle for longer than they like, which is rarely less than this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// So that a lost call or a slow network does not end a stream.

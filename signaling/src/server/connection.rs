@@ -25,6 +25,8 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// Streams and calls at once on one connection.
     pub streams: u32,
+    /// How long a connection may take to ask for anything.
+    pub first_request: Duration,
 }
 
 /// Every open connection, each a task that this owns.
@@ -99,7 +101,13 @@ impl Connections {
         }
         self.metrics.connections.up();
         let (builder, dispatch) = (self.builder.clone(), self.dispatch.clone());
-        self.tasks.spawn(connection(stream, builder, dispatch, self.draining.clone()));
+        self.tasks.spawn(connection(
+            stream,
+            builder,
+            dispatch,
+            self.limits.first_request,
+            self.draining.clone(),
+        ));
     }
 }
 
@@ -108,6 +116,7 @@ async fn connection(
     stream: TcpStream,
     builder: Arc<Builder<TokioExecutor>>,
     dispatch: Dispatch,
+    first_request: Duration,
     mut draining: Draining,
 ) {
     let _ = stream.set_nodelay(true);
@@ -121,7 +130,7 @@ async fn connection(
     };
     // Covers what neither protocol's own timeouts do: bytes that never become a request.
     let never_asked = async {
-        if timeout(FIRST_REQUEST, asked.notified()).await.is_ok() {
+        if timeout(first_request, asked.notified()).await.is_ok() {
             pending::<()>().await;
         }
     };
@@ -139,7 +148,6 @@ async fn connection(
     }
 }
 
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const HEADER_READ: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -148,3 +156,71 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// What one stream's slow reader holds of the transport; the rest waits in its log.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::service::testing;
+
+    /// Serves with these limits until the sender is dropped.
+    async fn serve(limits: ConnectionLimits) -> (SocketAddr, Arc<Metrics>, oneshot::Sender<()>) {
+        let (context, drain) = testing::context(testing::settings());
+        let (dispatch, _) = Dispatch::new(context.clone()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let metrics = context.metrics.clone();
+        tokio::spawn(async move {
+            let draining = context.draining.clone();
+            let mut connections = Connections::new(limits, dispatch, context.metrics.clone(), draining);
+            let stopped = async { drop(stopped.await) };
+            connections.accept_until(&listener, stopped).await;
+            drop(drain);
+        });
+        (address, metrics, stop)
+    }
+
+    const LIMITS: ConnectionLimits =
+        ConnectionLimits { connections: 2, streams: 10, first_request: Duration::from_secs(20) };
+
+    /// What is read until the server ends the connection.
+    async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+        let mut read = Vec::new();
+        timeout(Duration::from_secs(10), stream.read_to_end(&mut read)).await.expect("left open").unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_nothing_is_closed() {
+        let limits = ConnectionLimits { first_request: Duration::from_millis(50), ..LIMITS };
+        let (address, _, _stop) = serve(limits).await;
+        for unfinished in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM", b"GET / HTTP/1.1\r\nhost"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(unfinished).await.unwrap();
+            assert_eq!(read_to_end(&mut stream).await, b"");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_closed_and_counted() {
+        let (address, metrics, _stop) = serve(LIMITS).await;
+        let mut open = Vec::new();
+        for _ in 0..LIMITS.connections {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            // An answer means that the connection was taken in.
+            stream.read_exact(&mut [0; 12]).await.unwrap();
+            open.push(stream);
+        }
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        assert_eq!(read_to_end(&mut refused).await, b"");
+        let page = metrics.render(None);
+        assert!(page.contains("farcall_signaling_connections_refused_total 1"), "{page}");
+        assert!(page.contains("farcall_signaling_connections 2"), "{page}");
+    }
+}

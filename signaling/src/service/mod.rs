@@ -220,3 +220,26 @@ mod generated {
     )]
     tonic::include_proto!("farcall.signaling.v1");
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A service without a server, on a clock that stands still.
+
+    use super::*;
+    use crate::backplane::{Bounds, Memory};
+    use crate::config::{Config, Raw};
+    use crate::drain::Drain;
+    use crate::room::Timestamp;
+
+    pub(crate) fn settings() -> Settings {
+        Config::try_from(Raw::default()).unwrap().settings
+    }
+
+    pub(crate) fn context(settings: Settings) -> (Arc<Context<Memory>>, Drain) {
+        let (drain, draining) = Drain::new();
+        let clock = Clock::manual(Timestamp(0));
+        let bounds = Bounds { rooms: 9, sessions: 9 };
+        let backplane = Memory::new(settings.limits, bounds, clock.clone());
+        (Arc::new(Context { backplane, settings, clock, metrics: Arc::default(), draining }), drain)
+    }
+}

@@ -190,24 +190,9 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use crate::backplane::{Bounds, Memory};
-    use crate::clock::Clock;
-    use crate::config::{Config, Raw};
-    use crate::drain::Drain;
+    use crate::backplane::Memory;
     use crate::room::{Join, Profile};
-    use crate::service::Settings;
-
-    fn context(settings: Settings) -> (Arc<Context<Memory>>, Drain) {
-        let (drain, draining) = Drain::new();
-        let clock = Clock::manual(Timestamp(0));
-        let bounds = Bounds { rooms: 9, sessions: 9 };
-        let backplane = Memory::new(settings.limits, bounds, clock.clone());
-        (Arc::new(Context { backplane, settings, clock, metrics: Arc::default(), draining }), drain)
-    }
-
-    fn settings() -> Settings {
-        Config::try_from(Raw::default()).unwrap().settings
-    }
+    use crate::service::{Settings, testing};
 
     async fn join(context: &Arc<Context<Memory>>) -> Outbound<Memory> {
         let join = Join { room: "red".into(), profile: Profile::default(), request_id: None, resume: None };
@@ -217,8 +202,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_stream_says_that_it_is_alive_again_and_again() {
-        let settings = Settings { keep_alive: Duration::from_millis(5), ..settings() };
-        let (context, _drain) = context(settings);
+        let settings = Settings { keep_alive: Duration::from_millis(5), ..testing::settings() };
+        let (context, _drain) = testing::context(settings);
         let mut stream = pin!(join(&context).await.into_stream());
         for _ in 0..3 {
             let frame = stream.next().await.unwrap().unwrap();
@@ -228,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_told_of_the_drain_after_what_is_in_its_log() {
-        let (context, drain) = context(settings());
+        let (context, drain) = testing::context(testing::settings());
         let mut stream = pin!(join(&context).await.into_stream());
         let _other = join(&context).await;
         drain.begin();
@@ -241,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_stream_is_gone_at_once() {
-        let (context, _drain) = context(settings());
+        let (context, _drain) = testing::context(testing::settings());
         let outbound = join(&context).await;
         let (session, epoch) = (outbound.session.clone(), outbound.epoch);
         assert_eq!(context.metrics.streams.value(), 1);

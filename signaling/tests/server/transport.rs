@@ -1,7 +1,5 @@
 //! What else answers on the port, and what strangers can do to it.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
@@ -128,15 +126,6 @@ async fn what_is_no_grpc_is_told_so() {
         let answer = http(&server.address().to_string(), asked).await;
         assert!(answer.starts_with(expected), "{asked}: {answer}");
     }
-}
-
-#[tokio::test]
-async fn a_connection_that_asks_nothing_is_closed() {
-    let server = Server::start(&[]).await;
-    let mut silent = TcpStream::connect(server.address()).await.unwrap();
-    silent.write_all(b"PRI * HT").await.unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut Vec::new())).await;
-    assert_eq!(end.expect("it was left open").unwrap(), 0);
 }
 
 #[tokio::test]
