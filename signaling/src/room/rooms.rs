@@ -185,15 +185,23 @@ impl Rooms {
         {
             session.check_secret(&resume.secret)?;
             session.check_received(resume.last_received_seq)?;
-            return self.attach(now, &resume.session, resume.last_received_seq, Outcome::Resumed);
+            // The news of its return may be the last straw for a log of the others, and that news for its own.
+            if let Some(joined) =
+                self.attach(now, &resume.session, resume.last_received_seq, Outcome::Resumed)
+            {
+                return Ok(joined);
+            }
         }
         let asked_for_another = join.resume.is_some();
         if let Some(session) = self.find_request(&join) {
             let outcome = if asked_for_another { Outcome::Resync } else { Outcome::Resumed };
-            return self.attach(now, &session, 0, outcome);
+            if let Some(joined) = self.attach(now, &session, 0, outcome) {
+                return Ok(joined);
+            }
         }
         let session = self.enter(now, join, fresh, vacancy)?;
-        self.attach(now, &session, 0, if asked_for_another { Outcome::Resync } else { Outcome::New })
+        let outcome = if asked_for_another { Outcome::Resync } else { Outcome::New };
+        self.attach(now, &session, 0, outcome).ok_or(Refusal::SessionNotFound)
     }
 
     /// Takes a client's frames and its ack, and renews its lease.
@@ -375,15 +383,9 @@ impl Rooms {
         Ok(fresh.session)
     }
 
-    /// Gives a session a new stream.
-    fn attach(
-        &mut self,
-        now: Timestamp,
-        id: &SessionId,
-        received: u64,
-        outcome: Outcome,
-    ) -> Result<Joined, Refusal> {
-        let session = self.sessions.get_mut(id).ok_or(Refusal::SessionNotFound)?;
+    /// Gives a session a new stream, if the session survives that.
+    fn attach(&mut self, now: Timestamp, id: &SessionId, received: u64, outcome: Outcome) -> Option<Joined> {
+        let session = self.sessions.get_mut(id)?;
         if session.is_attached() {
             self.actions.push_back(Action::Ring(id.clone()));
         }
@@ -393,9 +395,9 @@ impl Rooms {
         self.arm(id);
         self.show(now, id, Presence::Connected);
 
-        let session = self.sessions.get(id).ok_or(Refusal::SessionNotFound)?;
+        let session = self.sessions.get(id)?;
         let cursor = session.log.acknowledged();
-        Ok(Joined {
+        Some(Joined {
             session: id.clone(),
             secret: session.secret,
             epoch: session.epoch,

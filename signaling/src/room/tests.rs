@@ -132,6 +132,27 @@ fn a_stream_whose_session_outgrew_all_bounds_is_told_so() {
 }
 
 #[test]
+fn a_session_that_its_own_return_ends_is_replaced_and_its_client_told() {
+    let mut world = World::new();
+    let [alice, bob] = [world.enter(), world.enter()];
+    let carol = world.enter();
+    let to_bob = Outgoing { client_seq: 1, to: Some(bob.session.clone()), message: Bytes::new() };
+    world.core.handle_send(world.now, &carol.session, carol.secret.as_bytes(), vec![to_bob], 0).unwrap();
+    world.leave(&carol);
+    world.detach(&alice);
+    world.detach(&bob);
+    world.pass(LIMITS.presence_grace);
+    for _ in 0..2 {
+        let guest = world.enter();
+        world.leave(&guest);
+    }
+    // Both logs are as full as they can be: alice's return is too much for bob's, and his end for hers.
+    let back = world.resume(&alice, 0).unwrap();
+    assert_eq!((back.outcome, back.others.len()), (Outcome::Resync, 0));
+    assert_eq!(world.core.session_count(), 1);
+}
+
+#[test]
 fn an_ended_session_is_forgotten_even_if_its_stream_never_asks() {
     let mut world = World::new();
     let alice = world.enter();

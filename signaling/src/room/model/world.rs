@@ -251,11 +251,20 @@ impl World {
     fn join(&mut self, client: usize, answered: bool) {
         let Some((room, request_id, resume)) = self.clients[client].join.clone() else { return };
         let asked = resume.as_ref().map(|resume| (&resume.session, resume.last_received_seq));
-        let expected = self.naive.join(&room, Some(&request_id), asked);
-        let received = match (&expected, &asked) {
+        let mut expected = self.naive.join(&room, Some(&request_id), asked);
+        let mut received = match (&expected, &asked) {
             (Ok((_, Outcome::Resumed)), Some((_, received))) => *received,
             _ => 0,
         };
+        let mut lost = false;
+        if let Ok((Some(at), _)) = expected {
+            lost = received < self.naive.sessions[at].acked;
+            self.naive.resumed(self.now, at, received);
+            if !self.naive.live(at) {
+                expected = self.naive.join(&room, Some(&request_id), asked);
+                (received, lost) = (0, false);
+            }
+        }
         self.requests += 1;
         let join = Join {
             room: room.clone(),
@@ -273,10 +282,10 @@ impl World {
         };
         let at = self.naive.find(&joined.session).unwrap_or_else(|| {
             let unseen = Member { presence: Presence::Connected, ..joined.member.clone() };
-            self.naive.entered(self.now, room, Some(request_id), unseen)
+            let at = self.naive.entered(self.now, room, Some(request_id), unseen);
+            self.naive.resumed(self.now, at, 0);
+            at
         });
-        let lost = received < self.naive.sessions[at].acked;
-        self.naive.resumed(self.now, at, received);
         self.streams.push((joined.session.clone(), joined.epoch));
         let outcome = expected.map_or(joined.outcome, |(_, outcome)| outcome);
         self.happened.push(Happened::Joined {
