@@ -3,8 +3,11 @@
 //! Timers run on a clock that starts at the wall clock and then only follows the monotonic one, so that no step of
 //! the wall clock ends a session. TURN credentials are checked by another machine and take the wall clock as it is.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use farcall_proto::turn_credentials::UnixTime;
@@ -17,7 +20,11 @@ pub struct Clock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real { started_at: Timestamp, start: Instant },
+    Real {
+        started_at: Timestamp,
+        start: Instant,
+    },
+    #[cfg(test)]
     Manual(Arc<AtomicU64>),
 }
 
@@ -31,8 +38,8 @@ impl Clock {
     }
 
     /// One that stands still until [`Self::advance`] moves it.
-    #[must_use]
-    pub fn manual(start: Timestamp) -> Self {
+    #[cfg(test)]
+    pub(crate) fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(AtomicU64::new(start.0))))
     }
 
@@ -41,6 +48,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::Real { started_at, start } => started_at.after(start.elapsed()),
+            #[cfg(test)]
             Source::Manual(now) => Timestamp(now.load(Ordering::Relaxed)),
         }
     }
@@ -50,12 +58,14 @@ impl Clock {
     pub fn unix_time(&self) -> UnixTime {
         match &self.0 {
             Source::Real { .. } => UnixTime(since_epoch().as_secs()),
+            #[cfg(test)]
             Source::Manual(now) => UnixTime(now.load(Ordering::Relaxed) / 1000),
         }
     }
 
     /// Moves a manual clock; the real one moves by itself.
-    pub fn advance(&self, by: Duration) {
+    #[cfg(test)]
+    pub(crate) fn advance(&self, by: Duration) {
         match &self.0 {
             Source::Real { .. } => {}
             Source::Manual(now) => {

@@ -1,3 +1,5 @@
+//! What operators write, and what they are told about it.
+
 use clap::Parser;
 
 use super::*;

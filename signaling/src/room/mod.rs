@@ -15,6 +15,7 @@
 //! 7. A room never holds more than its limit.
 //! 8. Who sent a frame is what the core knows, never what the sender says.
 
+mod call;
 mod event;
 mod id;
 mod log;
@@ -28,9 +29,10 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+pub use call::{Action, Fresh, Join, Joined, Limits, Outcome, Outgoing, Resume, Sent, Vacancy};
 pub use event::{LeaveReason, Member, ParticipantEvent, Presence, Profile};
 pub use id::{RoomKey, Secret, SessionId};
 pub use log::{Body, Entry};
 pub use refusal::{Refusal, StreamEnd};
-pub use rooms::{Action, Fresh, Join, Joined, Limits, Outcome, Outgoing, Resume, Rooms, Sent, Vacancy};
+pub use rooms::Rooms;
 pub use timestamp::Timestamp;
