@@ -194,6 +194,14 @@ mod tests {
     use crate::room::{Join, Profile};
     use crate::service::{Settings, testing};
 
+    /// The next frame, at once or never.
+    async fn next(
+        stream: &mut (impl Stream<Item = Result<JoinResponse, Status>> + Unpin),
+    ) -> Option<JoinResponse> {
+        let next = tokio::time::timeout(Duration::from_secs(10), stream.next());
+        next.await.expect("nothing came").map(Result::unwrap)
+    }
+
     async fn join(context: &Arc<Context<Memory>>) -> Outbound<Memory> {
         let join = Join { room: "red".into(), profile: Profile::default(), request_id: None, resume: None };
         let (joined, doorbell) = context.backplane.join(join).await.unwrap();
@@ -206,7 +214,7 @@ mod tests {
         let (context, _drain) = testing::context(settings);
         let mut stream = pin!(join(&context).await.into_stream());
         for _ in 0..3 {
-            let frame = stream.next().await.unwrap().unwrap();
+            let frame = next(&mut stream).await.unwrap();
             assert_eq!((frame.seq, frame.body), (0, Some(Body::KeepAlive(KeepAlive {}))));
         }
     }
@@ -217,11 +225,11 @@ mod tests {
         let mut stream = pin!(join(&context).await.into_stream());
         let _other = join(&context).await;
         drain.begin();
-        let frame = stream.next().await.unwrap().unwrap();
+        let frame = next(&mut stream).await.unwrap();
         assert!(matches!(frame.body, Some(Body::Participant(_))), "{frame:?}");
-        let frame = stream.next().await.unwrap().unwrap();
+        let frame = next(&mut stream).await.unwrap();
         assert!(matches!(frame.body, Some(Body::GoAway(_))), "{frame:?}");
-        assert!(stream.next().await.is_none());
+        assert!(next(&mut stream).await.is_none());
     }
 
     #[tokio::test]
