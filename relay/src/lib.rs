@@ -1,1 +1,3 @@
-//! placeholder
+//! A combined STUN and TURN server.
+
+pub mod stun;
