@@ -1,0 +1,272 @@
+//! Every instrument, declared once. Each worker counts into its own; a scrape adds them up. Label values are fixed
+//! sets, so that the page has the same size whoever connects.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::stun::{ErrorCode, Method};
+
+/// What one worker counts. Nobody else writes, so that an increment never waits for another core.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    forwarded: [Traffic; Direction::ALL.len()],
+    dropped: [Counter; DropReason::ALL.len()],
+    requests: [[Counter; RESULTS.len()]; METHODS.len()],
+    allocations_created: Counter,
+    /// Allocations alive.
+    pub allocations: Gauge,
+    /// Stream clients connected.
+    pub streams: Gauge,
+}
+
+impl WorkerMetrics {
+    /// A datagram with this much application data went on its way.
+    pub fn forwarded(&self, direction: Direction, bytes: usize) {
+        if let Some(traffic) = self.forwarded.get(direction as usize) {
+            traffic.datagrams.add(1);
+            traffic.bytes.add(bytes as u64);
+        }
+    }
+
+    /// A datagram came to nothing.
+    pub fn dropped(&self, reason: DropReason) {
+        if let Some(counter) = self.dropped.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// A request was answered; `None` is success.
+    pub fn answered(&self, method: Method, code: Option<ErrorCode>) {
+        let method = METHODS.iter().position(|(known, _)| *known == method);
+        let result = RESULTS.iter().position(|known| *known == code);
+        let counter = method.zip(result).and_then(|(method, result)| self.requests.get(method)?.get(result));
+        if let Some(counter) = counter {
+            counter.add(1);
+        }
+    }
+
+    /// An allocation came into being.
+    pub fn allocation_created(&self) {
+        self.allocations_created.add(1);
+        self.allocations.add(1);
+    }
+}
+
+/// Which way application data goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From a client.
+    ToPeer,
+    /// To a client.
+    ToClient,
+}
+
+impl Direction {
+    const ALL: [(Self, &'static str); 2] = [(Self::ToPeer, "to_peer"), (Self::ToClient, "to_client")];
+}
+
+/// Why a datagram came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// Neither a STUN message nor ChannelData, or a broken one.
+    Malformed,
+    /// STUN, but nothing a server answers.
+    NotARequest,
+    /// From UDP port 0, where no answer can go.
+    SourcePortZero,
+    /// An error for a stranger whose prefix has had its share.
+    UnauthenticatedRate,
+    /// Data from or to a peer without a permission.
+    NoPermission,
+    /// ChannelData of a channel that is not bound, or data of a client without an allocation.
+    NoChannel,
+    /// Data for a peer that is out of bounds.
+    PeerForbidden,
+    /// Data that does not fit into a message for the client.
+    TooLong,
+    /// A stream client takes data more slowly than it comes; the oldest went.
+    Backlog,
+    /// The kernel did not take it.
+    SendFailed,
+}
+
+impl DropReason {
+    const ALL: [(Self, &'static str); 10] = [
+        (Self::Malformed, "malformed"),
+        (Self::NotARequest, "not_a_request"),
+        (Self::SourcePortZero, "source_port_zero"),
+        (Self::UnauthenticatedRate, "unauthenticated_rate"),
+        (Self::NoPermission, "no_permission"),
+        (Self::NoChannel, "no_channel"),
+        (Self::PeerForbidden, "peer_forbidden"),
+        (Self::TooLong, "too_long"),
+        (Self::Backlog, "backlog"),
+        (Self::SendFailed, "send_failed"),
+    ];
+}
+
+const METHODS: [(Method, &str); 5] = [
+    (Method::BINDING, "binding"),
+    (Method::ALLOCATE, "allocate"),
+    (Method::REFRESH, "refresh"),
+    (Method::CREATE_PERMISSION, "create_permission"),
+    (Method::CHANNEL_BIND, "channel_bind"),
+];
+
+const RESULTS: [Option<ErrorCode>; 13] = [
+    None,
+    Some(ErrorCode::BAD_REQUEST),
+    Some(ErrorCode::UNAUTHENTICATED),
+    Some(ErrorCode::FORBIDDEN),
+    Some(ErrorCode::UNKNOWN_ATTRIBUTE),
+    Some(ErrorCode::ALLOCATION_MISMATCH),
+    Some(ErrorCode::STALE_NONCE),
+    Some(ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED),
+    Some(ErrorCode::WRONG_CREDENTIALS),
+    Some(ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL),
+    Some(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH),
+    Some(ErrorCode::ALLOCATION_QUOTA_REACHED),
+    Some(ErrorCode::INSUFFICIENT_CAPACITY),
+];
+
+/// The Prometheus text of all workers together.
+#[must_use]
+pub fn render(workers: &[Arc<WorkerMetrics>]) -> String {
+    let mut page = Page { text: String::new(), workers };
+    page.family("forwarded_datagrams_total", "counter", "Datagrams relayed");
+    for (direction, label) in Direction::ALL {
+        let labels = format!("{{direction=\"{label}\"}}");
+        page.sample("forwarded_datagrams_total", &labels, |worker| {
+            Some(&worker.forwarded.get(direction as usize)?.datagrams)
+        });
+    }
+    page.family("forwarded_bytes_total", "counter", "Application data relayed, without TURN framing");
+    for (direction, label) in Direction::ALL {
+        let labels = format!("{{direction=\"{label}\"}}");
+        page.sample("forwarded_bytes_total", &labels, |worker| {
+            Some(&worker.forwarded.get(direction as usize)?.bytes)
+        });
+    }
+    page.family("dropped_datagrams_total", "counter", "Datagrams that came to nothing");
+    for (reason, label) in DropReason::ALL {
+        let labels = format!("{{reason=\"{label}\"}}");
+        page.sample("dropped_datagrams_total", &labels, |worker| worker.dropped.get(reason as usize));
+    }
+    page.family("requests_total", "counter", "Requests answered");
+    for (method, (_, label)) in METHODS.iter().enumerate() {
+        for (result, code) in RESULTS.iter().enumerate() {
+            let code = code.map_or_else(|| "success".to_owned(), |code| code.number().to_string());
+            let labels = format!("{{method=\"{label}\",result=\"{code}\"}}");
+            page.sample("requests_total", &labels, |worker| worker.requests.get(method)?.get(result));
+        }
+    }
+    page.family("allocations_created_total", "counter", "Allocations made");
+    page.sample("allocations_created_total", "", |worker| Some(&worker.allocations_created));
+    page.family("allocations", "gauge", "Allocations alive");
+    page.sample("allocations", "", |worker| Some(&worker.allocations.0));
+    page.family("stream_clients", "gauge", "Clients connected by stream");
+    page.sample("stream_clients", "", |worker| Some(&worker.streams.0));
+    page.text
+}
+
+struct Page<'a> {
+    text: String,
+    workers: &'a [Arc<WorkerMetrics>],
+}
+
+impl Page<'_> {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP farcall_relay_{name} {help}."));
+        self.line(format_args!("# TYPE farcall_relay_{name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, of: impl Fn(&WorkerMetrics) -> Option<&Counter>) {
+        // A gauge of one worker may wrap below zero for a moment; the sum does not.
+        let sum = self
+            .workers
+            .iter()
+            .filter_map(|worker| of(worker))
+            .fold(0u64, |sum, part| sum.wrapping_add(part.value()));
+        self.line(format_args!("farcall_relay_{name}{labels} {sum}"));
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Traffic {
+    datagrams: Counter,
+    bytes: Counter,
+}
+
+/// Only grows.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(Counter);
+
+impl Gauge {
+    /// Up.
+    pub fn add(&self, count: u64) {
+        self.0.add(count);
+    }
+
+    /// Down.
+    pub fn subtract(&self, count: u64) {
+        self.0.0.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_index_their_own_rows() {
+        assert!(Direction::ALL.iter().enumerate().all(|(at, (direction, _))| *direction as usize == at));
+        assert!(DropReason::ALL.iter().enumerate().all(|(at, (reason, _))| *reason as usize == at));
+    }
+
+    #[test]
+    fn the_page_adds_up_all_workers() {
+        let workers = [Arc::new(WorkerMetrics::default()), Arc::default()];
+        workers[0].forwarded(Direction::ToPeer, 100);
+        workers[1].forwarded(Direction::ToPeer, 11);
+        workers[1].dropped(DropReason::Backlog);
+        workers[0].answered(Method::ALLOCATE, Some(ErrorCode::UNAUTHENTICATED));
+        workers[0].answered(Method::BINDING, None);
+        workers[0].allocation_created();
+        workers[1].allocation_created();
+        workers[1].allocations.subtract(1);
+        let page = render(&workers);
+        for line in [
+            "farcall_relay_forwarded_datagrams_total{direction=\"to_peer\"} 2",
+            "farcall_relay_forwarded_bytes_total{direction=\"to_peer\"} 111",
+            "farcall_relay_forwarded_bytes_total{direction=\"to_client\"} 0",
+            "farcall_relay_dropped_datagrams_total{reason=\"backlog\"} 1",
+            "farcall_relay_requests_total{method=\"allocate\",result=\"401\"} 1",
+            "farcall_relay_requests_total{method=\"binding\",result=\"success\"} 1",
+            "farcall_relay_allocations_created_total 2",
+            "farcall_relay_allocations 1",
+            "# TYPE farcall_relay_allocations gauge",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Who may relay where, and how much: which peers are out of bounds, allocations per user, answers to strangers.
+
+pub mod budget;
+pub mod peer;
+pub mod quota;
+
+pub use budget::UnauthenticatedBudget;
+pub use peer::PeerPolicy;
+pub use quota::{Quota, Reservation};

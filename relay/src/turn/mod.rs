@@ -1,0 +1,27 @@
+//! The TURN server as a state machine: datagrams and time in, actions out. RFC 8656.
+//!
+//! No socket, no clock and no runtime in here; [`Server`] is driven through its verbs and decides everything that the
+//! rest of the program then carries out. Each worker owns one, so that nothing in it is shared or locked.
+
+mod action;
+mod addresses;
+mod allocation;
+mod channel;
+mod deadlines;
+mod five_tuple;
+mod lifetime;
+mod permission;
+mod ports;
+mod reject;
+mod reply;
+mod requests;
+mod server;
+
+pub use action::{Action, AllocationId, Fragmentation, RelayError, Route};
+pub use addresses::Addresses;
+pub use channel::ChannelRange;
+pub use five_tuple::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
+pub use lifetime::Lifetimes;
+pub use reject::Reject;
+pub use server::{ClassicStun, Config, Now, Parts, Server};
+

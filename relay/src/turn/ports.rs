@@ -1,0 +1,100 @@
+//! Which ports to try for a relay socket: all of the range, each once, in an order nobody can foresee.
+//!
+//! A random start and a random step that shares no factor with the size of the range visit every port. Predictable
+//! ports would let an attacker send to a relayed address it was never told.
+
+use std::ops::RangeInclusive;
+
+use rand::{CryptoRng, RngExt};
+
+/// Which of a range's ports will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parity {
+    Any,
+    Even,
+}
+
+/// The ports of one allocation, as far as they are needed.
+#[derive(Debug, Clone)]
+pub(super) struct PortSequence {
+    first: u32,
+    spacing: u32,
+    count: u32,
+    at: u32,
+    step: u32,
+    left: u32,
+}
+
+impl PortSequence {
+    pub(super) fn new(rng: &mut impl CryptoRng, ports: &RangeInclusive<u16>, parity: Parity) -> Self {
+        let (first, last) = (u32::from(*ports.start()), u32::from(*ports.end()));
+        let (first, spacing) = match parity {
+            Parity::Any => (first, 1),
+            Parity::Even => (first.next_multiple_of(2), 2),
+        };
+        let count = (last + spacing).saturating_sub(first) / spacing;
+        if count == 0 {
+            return Self { first, spacing, count, at: 0, step: 1, left: 0 };
+        }
+        let at = rng.random_range(0..count);
+        let step = (0..STEP_DRAWS).map(|_| rng.random_range(1..=count)).find(|step| gcd(*step, count) == 1);
+        Self { first, spacing, count, at, step: step.unwrap_or(1), left: count.min(MAX_ATTEMPTS) }
+    }
+}
+
+impl Iterator for PortSequence {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        self.left = self.left.checked_sub(1)?;
+        let port = self.first + self.spacing * self.at;
+        self.at = (self.at + self.step) % self.count;
+        u16::try_from(port).ok()
+    }
+}
+
+const fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// A step without a common factor is found within a few draws.
+const STEP_DRAWS: usize = 64;
+/// With every port but one in a hundred taken, this many attempts miss once in twenty thousand times.
+const MAX_ATTEMPTS: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_port_of_a_small_range_comes_once(seed: u64, first in 1024u16..60000, count in 1u16..600) {
+            let ports = first..=first + count - 1;
+            let mut rng = ChaCha20Rng::seed_from_u64(seed);
+            let tried: Vec<_> = PortSequence::new(&mut rng, &ports, Parity::Any).collect();
+            prop_assert_eq!(tried.iter().collect::<BTreeSet<_>>().len(), tried.len());
+            prop_assert_eq!(tried.into_iter().collect::<BTreeSet<_>>(), ports.clone().collect());
+            let even: BTreeSet<_> = PortSequence::new(&mut rng, &ports, Parity::Even).collect();
+            prop_assert_eq!(even, ports.filter(|port| port % 2 == 0).collect());
+        }
+    }
+
+    #[test]
+    fn first_choices_are_spread_evenly() {
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let mut buckets = [0u32; 64];
+        for _ in 0..64_000 {
+            let port = PortSequence::new(&mut rng, &(49152..=65535), Parity::Any).next().unwrap();
+            buckets[usize::from((port - 49152) / 256)] += 1;
+        }
+        // Chi-square with 63 degrees of freedom: above 120 once in fifty thousand, for this seed always the same.
+        let chi_square: f64 = buckets.iter().map(|count| (f64::from(*count) - 1000.0).powi(2) / 1000.0).sum();
+        assert!(chi_square < 120.0, "{chi_square}");
+    }
+}
