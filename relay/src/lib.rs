@@ -1,3 +1,16 @@
 //! A combined STUN and TURN server.
+//!
+//! `stun` (bytes to messages, no state) ← `turn` (decides, no I/O) ← `io` (sockets and workers) ← `main`. The state
+//! machine decides, `routes` caches its decisions, `io` forwards without asking.
 
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod io;
+pub mod metrics;
+pub mod policy;
+pub mod routes;
+pub mod service;
 pub mod stun;
+pub mod telemetry;
+pub mod turn;

@@ -1,0 +1,207 @@
+//! What the operator wrote, validated: flags over environment over file over defaults.
+//!
+//! One `Raw` serves all three sources, so that they know the same keys. It holds text, and everything wrong with it
+//! is said at once, by key, before a socket is bound.
+
+mod parse;
+mod raw;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use farcall_proto::turn_credentials::AuthSecret;
+use ipnet::IpNet;
+
+use crate::auth::StaticUser;
+use crate::turn::{ChannelRange, ClassicStun};
+use parse::Parser as FieldParser;
+use raw::Raw;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "farcall-relay", version, about = "Combined STUN and TURN server (RFC 8489, RFC 8656).")]
+pub struct Args {
+    /// TOML file whose keys are these flags without the dashes in front.
+    #[arg(long, env = "FARCALL_RELAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    overrides: Raw,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything the program is told, valid by construction.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Of every credential.
+    pub realm: String,
+    /// Static users.
+    pub users: Vec<StaticUser>,
+    /// Of ephemeral credentials.
+    pub auth_secrets: Vec<AuthSecret>,
+    /// Where relay sockets are bound, at most one of each family; none, from the listeners.
+    pub relay_ips: Vec<IpAddr>,
+    /// What the world calls those.
+    pub external_ips: Vec<IpAddr>,
+    /// Ports of relay sockets.
+    pub relay_ports: RangeInclusive<u16>,
+    /// Peers allowed although the default list refuses them.
+    pub allow_peers: Vec<IpNet>,
+    /// Peers refused whatever else is said.
+    pub deny_peers: Vec<IpNet>,
+    /// Threads.
+    pub workers: NonZeroUsize,
+    /// Allocations per account; none, no limit.
+    pub user_quota: Option<NonZeroU32>,
+    /// Answers per second and prefix to strangers; none, no limit.
+    pub unauthenticated_rate: Option<NonZeroU32>,
+    /// Which channels may be bound.
+    pub channels: ChannelRange,
+    /// What to do about RFC 3489.
+    pub classic_stun: ClassicStun,
+    /// Where metrics are served.
+    pub metrics_listen: Option<SocketAddr>,
+    /// What is logged, in the syntax of `RUST_LOG`.
+    pub log: String,
+    /// How it looks.
+    pub log_format: LogFormat,
+}
+
+/// Every mistake, one a line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(Vec<String>);
+
+impl ConfigError {
+    /// The mistakes, each a sentence that names its key.
+    #[must_use]
+    pub fn mistakes(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads the file the arguments name, if any, and lets them override it.
+    pub fn load(args: Args) -> Result<Self, ConfigError> {
+        let file = args.config.as_deref().map(read_file).transpose()?;
+        Self::try_from(args.overrides.or(file.unwrap_or_default()))
+    }
+
+    /// Reads a configuration from the text of a file alone.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let raw = toml::from_str::<Raw>(text).map_err(|error| ConfigError(vec![error.to_string()]))?;
+        Self::try_from(raw)
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = ConfigError;
+
+    fn try_from(raw: Raw) -> Result<Self, ConfigError> {
+        let mut parser = FieldParser::default();
+        let config = Self {
+            listen: parser.list("listen", raw.listen, parse::from_str),
+            realm: parser.one("realm", raw.realm, parse::realm).unwrap_or_else(|| "farcall".into()),
+            users: parser.list("user", raw.user, parse::user),
+            auth_secrets: parser.list("auth-secret", raw.auth_secret, |text| Ok(AuthSecret::new(text)?)),
+            relay_ips: parser.list("relay-ip", raw.relay_ip, parse::relay_ip),
+            external_ips: parser.list("external-ip", raw.external_ip, parse::relay_ip),
+            relay_ports: parser
+                .one("relay-ports", raw.relay_ports, parse::port_range)
+                .unwrap_or(49152..=65535),
+            allow_peers: parser.list("allow-peer", raw.allow_peer, parse::cidr),
+            deny_peers: parser.list("deny-peer", raw.deny_peer, parse::cidr),
+            workers: parser.one("workers", raw.workers, parse::from_str).unwrap_or_else(default_workers),
+            user_quota: parser.one("user-quota", raw.user_quota, parse::limit).unwrap_or_default(),
+            unauthenticated_rate: parser
+                .one("unauthenticated-rate", raw.unauthenticated_rate, parse::limit)
+                .unwrap_or_else(|| NonZeroU32::new(DEFAULT_UNAUTHENTICATED_RATE)),
+            channels: match raw.rfc5766_channels {
+                Some(true) => ChannelRange::Rfc5766,
+                Some(false) | None => ChannelRange::Rfc8656,
+            },
+            classic_stun: match raw.classic_stun {
+                Some(true) => ClassicStun::Answered,
+                Some(false) | None => ClassicStun::Silent,
+            },
+            metrics_listen: parser.one("metrics-listen", raw.metrics_listen, parse::from_str),
+            log: parser.one("log", raw.log, parse::log_filter).unwrap_or_else(|| "info".into()),
+            log_format: parser
+                .one("log-format", raw.log_format, parse::log_format)
+                .unwrap_or(LogFormat::Text),
+        };
+        let config = config.with_default_listener();
+        config.check_across(&mut parser);
+        parser.finish(config)
+    }
+}
+
+impl Config {
+    fn with_default_listener(mut self) -> Self {
+        if self.listen.is_empty() {
+            self.listen.push(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
+        }
+        self
+    }
+
+    /// What no field can know alone.
+    fn check_across(&self, parser: &mut FieldParser) {
+        for (key, ips) in [("relay-ip", &self.relay_ips), ("external-ip", &self.external_ips)] {
+            for is_v4 in [true, false] {
+                if ips.iter().filter(|ip| ip.is_ipv4() == is_v4).count() > 1 {
+                    let family = if is_v4 { "IPv4" } else { "IPv6" };
+                    parser.mistake(key, format_args!("more than one {family} address"));
+                }
+            }
+        }
+        let mut names: Vec<_> = self.users.iter().map(|user| &user.name).collect();
+        names.sort_unstable();
+        if let Some(name) =
+            names.windows(2).find_map(|pair| (pair.first() == pair.get(1)).then(|| pair.first()))
+        {
+            parser.mistake("user", format_args!("{name:?} has more than one password"));
+        }
+        for (at, address) in self.listen.iter().enumerate() {
+            if address.port() != 0 && self.listen.iter().take(at).any(|before| before == address) {
+                parser.mistake("listen", format_args!("{address} comes twice"));
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Raw, ConfigError> {
+    let mistake =
+        |error: &dyn fmt::Display| ConfigError(vec![format!("config: {}: {error}", path.display())]);
+    let text = std::fs::read_to_string(path).map_err(|error| mistake(&error))?;
+    toml::from_str(&text).map_err(|error| mistake(&error))
+}
+
+fn default_workers() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+const DEFAULT_PORT: u16 = 3478;
+/// Seventy kilobytes a second towards one prefix at most, and a thousand new clients from it.
+const DEFAULT_UNAUTHENTICATED_RATE: u32 = 1000;
+

@@ -1,0 +1,137 @@
+//! How each value reads, and where mistakes are gathered.
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use super::{ConfigError, LogFormat};
+use crate::auth::StaticUser;
+
+/// What is wrong with one value.
+pub(super) type Mistake = Box<dyn Error>;
+
+/// Reads values by key and remembers what is wrong with them.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    mistakes: Vec<String>,
+}
+
+impl Parser {
+    /// Reads one value, if there is one.
+    pub(super) fn one<T>(
+        &mut self,
+        key: &str,
+        text: Option<String>,
+        read: impl Fn(&str) -> Result<T, Mistake>,
+    ) -> Option<T> {
+        text.and_then(|text| self.read(key, &text, read))
+    }
+
+    /// Reads every value of a list.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &str,
+        texts: Option<Vec<String>>,
+        read: impl Fn(&str) -> Result<T, Mistake>,
+    ) -> Vec<T> {
+        texts.into_iter().flatten().filter_map(|text| self.read(key, &text, &read)).collect()
+    }
+
+    /// Notes a mistake.
+    pub(super) fn mistake(&mut self, key: &str, what: impl fmt::Display) {
+        self.mistakes.push(format!("{key}: {what}"));
+    }
+
+    /// The value, if nothing was wrong with any.
+    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.mistakes.is_empty() { Ok(value) } else { Err(ConfigError(self.mistakes)) }
+    }
+
+    fn read<T>(&mut self, key: &str, text: &str, read: impl Fn(&str) -> Result<T, Mistake>) -> Option<T> {
+        let is_secret = ["user", "auth-secret"].contains(&key);
+        read(text)
+            .inspect_err(|error| match is_secret {
+                true => self.mistake(key, error),
+                false => self.mistake(key, format_args!("{text:?}: {error}")),
+            })
+            .ok()
+    }
+}
+
+/// Whatever the type itself takes.
+pub(super) fn from_str<T: FromStr<Err: Error + 'static>>(text: &str) -> Result<T, Mistake> {
+    Ok(text.parse()?)
+}
+
+/// RFC 8489 bounds it, and it stands in every challenge.
+pub(super) fn realm(text: &str) -> Result<String, Mistake> {
+    match text.chars().count() {
+        0 => Err("a realm is not empty".into()),
+        1..128 => Ok(text.to_owned()),
+        _ => Err("a realm has fewer than 128 characters".into()),
+    }
+}
+
+/// The first colon parts name and password.
+pub(super) fn user(text: &str) -> Result<StaticUser, Mistake> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() && !password.is_empty() && name.len() < 509 => {
+            Ok(StaticUser { name: name.to_owned(), password: password.to_owned() })
+        }
+        _ => Err("a user is NAME:PASSWORD, neither of them empty, the name shorter than 509 bytes".into()),
+    }
+}
+
+/// An address of one host.
+pub(super) fn relay_ip(text: &str) -> Result<IpAddr, Mistake> {
+    let ip: IpAddr = text.parse()?;
+    if ip.is_unspecified() || ip.is_multicast() { Err("not the address of a host".into()) } else { Ok(ip) }
+}
+
+/// A network, or one address.
+pub(super) fn cidr(text: &str) -> Result<IpNet, Mistake> {
+    let net =
+        text.parse::<IpNet>().or_else(|error| text.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))?;
+    if net.addr() == net.network() {
+        Ok(net)
+    } else {
+        Err(format!("bits are set behind the prefix; did you mean {}?", net.trunc()).into())
+    }
+}
+
+/// `FIRST-LAST`.
+pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, Mistake> {
+    let (first, last) = text.split_once('-').ok_or("a port range is FIRST-LAST")?;
+    let (first, last) = (first.parse::<u16>()?, last.parse::<u16>()?);
+    if first == 0 || first > last {
+        Err("the first port is at least 1 and at most the last".into())
+    } else {
+        Ok(first..=last)
+    }
+}
+
+/// Zero is no limit.
+pub(super) fn limit(text: &str) -> Result<Option<NonZeroU32>, Mistake> {
+    Ok(NonZeroU32::new(text.parse()?))
+}
+
+/// The syntax of `RUST_LOG`.
+pub(super) fn log_filter(text: &str) -> Result<String, Mistake> {
+    EnvFilter::try_new(text)?;
+    Ok(text.to_owned())
+}
+
+/// `text` or `json`.
+pub(super) fn log_format(text: &str) -> Result<LogFormat, Mistake> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("a log format is text or json".into()),
+    }
+}

@@ -1,0 +1,195 @@
+//! The keys, as the command line, the environment and the file know them.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// Text as written; `None` where nothing was.
+#[derive(Default, clap::Args, serde::Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct Raw {
+    /// Address for STUN and TURN over UDP and TCP; repeat for more [default: 0.0.0.0:3478]
+    #[arg(long, env = "FARCALL_RELAY_LISTEN", value_delimiter = ',', value_name = "ADDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) listen: Option<Vec<String>>,
+
+    /// Realm of all credentials [default: farcall]
+    #[arg(long, env = "FARCALL_RELAY_REALM")]
+    #[serde(deserialize_with = "text")]
+    pub(super) realm: Option<String>,
+
+    /// A user with a password; repeat for more (in the environment: one a line)
+    #[arg(
+        long,
+        env = "FARCALL_RELAY_USER",
+        value_delimiter = '\n',
+        value_name = "NAME:PASSWORD",
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub(super) user: Option<Vec<String>>,
+
+    /// Secret of ephemeral credentials; repeat while one replaces another (in the environment: one a line)
+    #[arg(
+        long,
+        env = "FARCALL_RELAY_AUTH_SECRET",
+        value_delimiter = '\n',
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub(super) auth_secret: Option<Vec<String>>,
+
+    /// Address of relay sockets, at most one IPv4 and one IPv6 [default: as the listeners, else as the route out]
+    #[arg(long, env = "FARCALL_RELAY_RELAY_IP", value_delimiter = ',', value_name = "IP")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) relay_ip: Option<Vec<String>>,
+
+    /// What the world calls the relay address of the same family, behind a one-to-one NAT
+    #[arg(long, env = "FARCALL_RELAY_EXTERNAL_IP", value_delimiter = ',', value_name = "IP")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) external_ip: Option<Vec<String>>,
+
+    /// Ports of relay sockets [default: 49152-65535]
+    #[arg(long, env = "FARCALL_RELAY_RELAY_PORTS", value_name = "FIRST-LAST")]
+    #[serde(deserialize_with = "text")]
+    pub(super) relay_ports: Option<String>,
+
+    /// Peers to allow although they are refused by default; repeat for more
+    #[arg(long, env = "FARCALL_RELAY_ALLOW_PEER", value_delimiter = ',', value_name = "CIDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) allow_peer: Option<Vec<String>>,
+
+    /// Peers to refuse whatever else is said; repeat for more
+    #[arg(long, env = "FARCALL_RELAY_DENY_PEER", value_delimiter = ',', value_name = "CIDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) deny_peer: Option<Vec<String>>,
+
+    /// Worker threads [default: one per core]
+    #[arg(long, env = "FARCALL_RELAY_WORKERS", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) workers: Option<String>,
+
+    /// Allocations per user; 0 is no limit [default: 0]
+    #[arg(long, env = "FARCALL_RELAY_USER_QUOTA", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) user_quota: Option<String>,
+
+    /// Errors to strangers per second and source prefix (IPv4 /24, IPv6 /56); 0 is no limit [default: 1000]
+    #[arg(long, env = "FARCALL_RELAY_UNAUTHENTICATED_RATE", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) unauthenticated_rate: Option<String>,
+
+    /// Take channel numbers up to 0x7FFF, from which older clients pick [default: false]
+    #[arg(long, env = "FARCALL_RELAY_RFC5766_CHANNELS", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub(super) rfc5766_channels: Option<bool>,
+
+    /// Answer RFC 3489 Bindings [default: false]
+    #[arg(long, env = "FARCALL_RELAY_CLASSIC_STUN", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub(super) classic_stun: Option<bool>,
+
+    /// Address for GET /metrics and GET /healthz [default: none]
+    #[arg(long, env = "FARCALL_RELAY_METRICS_LISTEN", value_name = "ADDR")]
+    #[serde(deserialize_with = "text")]
+    pub(super) metrics_listen: Option<String>,
+
+    /// What to log, in the syntax of RUST_LOG, which also sets it [default: info]
+    #[arg(long, env = "FARCALL_RELAY_LOG", value_name = "FILTER")]
+    #[serde(deserialize_with = "text")]
+    pub(super) log: Option<String>,
+
+    /// text or json [default: text]
+    #[arg(long, env = "FARCALL_RELAY_LOG_FORMAT", value_name = "FORMAT")]
+    #[serde(deserialize_with = "text")]
+    pub(super) log_format: Option<String>,
+}
+
+impl Raw {
+    /// This, and where it says nothing, `file`.
+    pub(super) fn or(self, file: Self) -> Self {
+        Self {
+            listen: self.listen.or(file.listen),
+            realm: self.realm.or(file.realm),
+            user: self.user.or(file.user),
+            auth_secret: self.auth_secret.or(file.auth_secret),
+            relay_ip: self.relay_ip.or(file.relay_ip),
+            external_ip: self.external_ip.or(file.external_ip),
+            relay_ports: self.relay_ports.or(file.relay_ports),
+            allow_peer: self.allow_peer.or(file.allow_peer),
+            deny_peer: self.deny_peer.or(file.deny_peer),
+            workers: self.workers.or(file.workers),
+            user_quota: self.user_quota.or(file.user_quota),
+            unauthenticated_rate: self.unauthenticated_rate.or(file.unauthenticated_rate),
+            rfc5766_channels: self.rfc5766_channels.or(file.rfc5766_channels),
+            classic_stun: self.classic_stun.or(file.classic_stun),
+            metrics_listen: self.metrics_listen.or(file.metrics_listen),
+            log: self.log.or(file.log),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+}
+
+/// Secrets are among it.
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Raw(redacted)")
+    }
+}
+
+/// A file may say `4` where a flag says "4".
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    deserializer.deserialize_any(TextVisitor).map(Some)
+}
+
+/// One, or a list.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    deserializer.deserialize_any(TextsVisitor).map(Some)
+}
+
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor).map(Self)
+    }
+}
+
+struct TextVisitor;
+
+impl Visitor<'_> for TextVisitor {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a number")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+}
+
+struct TextsVisitor;
+
+impl<'de> Visitor<'de> for TextsVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+        Ok(vec![text.to_owned()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(Text(text)) = list.next_element()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,159 @@
+//! The listening sockets of all workers: the same addresses for each, shared through `SO_REUSEPORT`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({transport})")]
+pub struct BindError {
+    address: SocketAddr,
+    transport: &'static str,
+    source: io::Error,
+}
+
+/// What one worker listens on: UDP and TCP at each address.
+#[derive(Debug)]
+pub struct Listeners {
+    pub(super) udp: Vec<UdpSocket>,
+    pub(super) tcp: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds for this many workers. Port 0 becomes one port for UDP and TCP and all workers.
+    pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Self>, BindError> {
+        let first = Self::bind_first(addresses)?;
+        let bound: Vec<_> = first.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        let more = (1..workers).map(|_| Self::bind_again(&bound)).collect::<Result<Vec<_>, _>>()?;
+        Ok(std::iter::once(first).chain(more).collect())
+    }
+
+    /// Where these listen.
+    #[must_use]
+    pub fn addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        (
+            self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
+            self.tcp.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
+        )
+    }
+
+    fn bind_first(addresses: &[SocketAddr]) -> Result<Self, BindError> {
+        let pairs = addresses.iter().map(|address| bind_pair(*address)).collect::<Result<Vec<_>, _>>()?;
+        let (udp, tcp) = pairs.into_iter().unzip();
+        Ok(Self { udp, tcp })
+    }
+
+    fn bind_again(addresses: &[SocketAddr]) -> Result<Self, BindError> {
+        let udp = addresses.iter().map(|address| bind_udp(*address, Sharing::Joins));
+        let tcp = addresses.iter().map(|address| bind_tcp(*address, Sharing::Joins));
+        Ok(Self { udp: udp.collect::<Result<_, _>>()?, tcp: tcp.collect::<Result<_, _>>()? })
+    }
+}
+
+/// A UDP socket for relayed data, or an error that says whether another port may do.
+pub(super) fn bind_relay(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
+    set_buffers(&socket);
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket.into())
+}
+
+/// The first socket of a port is bound alone, so that another server on it is noticed, and shares it from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Opens,
+    Joins,
+}
+
+fn bind_pair(address: SocketAddr) -> Result<(UdpSocket, TcpListener), BindError> {
+    let mut attempts = 0;
+    loop {
+        let udp = bind_udp(address, Sharing::Opens)?;
+        let port = udp.local_addr().map_or(address.port(), |bound| bound.port());
+        match bind_tcp(SocketAddr::new(address.ip(), port), Sharing::Opens) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            // The system chose a port that is free for UDP alone.
+            Err(_) if address.port() == 0 && attempts < MAX_ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bind_udp(address: SocketAddr, sharing: Sharing) -> Result<UdpSocket, BindError> {
+    let bind = || {
+        let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
+        set_buffers(&socket);
+        bind_shared(&socket, address, sharing)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| BindError { address, transport: "UDP", source })
+}
+
+fn bind_tcp(address: SocketAddr, sharing: Sharing) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
+        socket.set_reuse_address(true)?;
+        bind_shared(&socket, address, sharing)?;
+        socket.listen(TCP_BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| BindError { address, transport: "TCP", source })
+}
+
+fn bind_shared(socket: &Socket, address: SocketAddr, sharing: Sharing) -> io::Result<()> {
+    match sharing {
+        Sharing::Opens => {
+            socket.bind(&SockAddr::from(address))?;
+            socket.set_reuse_port(true)
+        }
+        Sharing::Joins => {
+            socket.set_reuse_port(true)?;
+            socket.bind(&SockAddr::from(address))
+        }
+    }
+}
+
+fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // IPv4 has its own sockets; mapped addresses would make two spellings of every client.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Bursts are longer than a worker's turn. The system may grant less, which shows as drops and not here.
+fn set_buffers(socket: &Socket) {
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+}
+
+const BUFFER_BYTES: usize = 4 << 20;
+const TCP_BACKLOG: i32 = 1024;
+const MAX_ATTEMPTS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_workers_share_one_port_for_udp_and_tcp() {
+        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 3).unwrap();
+        let addresses: Vec<_> = listeners.iter().map(Listeners::addresses).collect();
+        assert_eq!(addresses.len(), 3);
+        assert!(
+            addresses.iter().all(|each| *each == addresses[0] && each.0 == each.1 && each.0[0].port() != 0)
+        );
+    }
+
+    #[test]
+    fn a_port_that_another_server_shares_is_not_joined() {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let ours = Listeners::bind(&[address], 2).unwrap();
+        let error = Listeners::bind(&ours[0].addresses().0, 2).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    }
+}

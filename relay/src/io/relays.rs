@@ -1,0 +1,99 @@
+//! The relay sockets of one worker, one per allocation.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry};
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+
+use super::listeners::bind_relay;
+use super::portable;
+use super::token::Source;
+use crate::auth::User;
+use crate::policy::{Quota, Reservation};
+use crate::turn::{AllocationId, Fragmentation, RelayError, RelayedAddr};
+
+/// Sockets by allocation, which are small numbers.
+#[derive(Debug)]
+pub(super) struct Relays {
+    sockets: Vec<Option<Relay>>,
+    registry: Registry,
+    quota: Quota,
+}
+
+#[derive(Debug)]
+struct Relay {
+    socket: UdpSocket,
+    /// Given back when the socket closes.
+    _reservation: Reservation,
+}
+
+impl Relays {
+    pub(super) fn new(registry: Registry, quota: Quota) -> Self {
+        Self { sockets: Vec::new(), registry, quota }
+    }
+
+    /// Opens a socket at this address against this user's quota.
+    pub(super) fn open(&mut self, id: AllocationId, at: RelayedAddr, user: &User) -> Result<(), RelayError> {
+        let reservation = self.quota.reserve(&user.account).ok_or(RelayError::QuotaReached)?;
+        let socket = bind_relay(at.0).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => RelayError::AddressInUse,
+            _ => RelayError::Unavailable,
+        })?;
+        let mut socket = UdpSocket::from_std(socket);
+        let registered = self.registry.register(&mut socket, Source::Relay(id).into(), Interest::READABLE);
+        registered.map_err(|_| RelayError::Unavailable)?;
+        if self.sockets.len() <= id.0 {
+            self.sockets.resize_with(id.0 + 1, || None);
+        }
+        if let Some(slot) = self.sockets.get_mut(id.0) {
+            *slot = Some(Relay { socket, _reservation: reservation });
+        }
+        Ok(())
+    }
+
+    /// Closes it.
+    pub(super) fn close(&mut self, id: AllocationId) {
+        if let Some(mut relay) = self.sockets.get_mut(id.0).and_then(Option::take) {
+            // A socket that is closed is no longer watched anyhow.
+            let _ = self.registry.deregister(&mut relay.socket);
+        }
+    }
+
+    pub(super) fn socket(&self, id: AllocationId) -> Option<&UdpSocket> {
+        self.sockets.get(id.0)?.as_ref().map(|relay| &relay.socket)
+    }
+
+    /// Sends to a peer.
+    pub(super) fn send(
+        &self,
+        id: AllocationId,
+        peer: SocketAddr,
+        data: &[u8],
+        fragmentation: Fragmentation,
+    ) -> io::Result<()> {
+        let socket = self.socket(id).ok_or(io::ErrorKind::NotConnected)?;
+        match fragmentation {
+            Fragmentation::Allowed => portable::send(socket, peer, data),
+            Fragmentation::Forbidden => send_whole(socket, peer, data),
+        }
+    }
+}
+
+/// Sends with the don't-fragment bit, for this datagram alone.
+fn send_whole(socket: &UdpSocket, peer: SocketAddr, data: &[u8]) -> io::Result<()> {
+    if peer.is_ipv4() {
+        let before = sockopt::ip_mtu_discover(socket)?;
+        sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
+        let sent = portable::send(socket, peer, data);
+        sockopt::set_ip_mtu_discover(socket, before)?;
+        sent
+    } else {
+        let before = sockopt::ipv6_mtu_discover(socket)?;
+        sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
+        let sent = portable::send(socket, peer, data);
+        sockopt::set_ipv6_mtu_discover(socket, before)?;
+        sent
+    }
+}

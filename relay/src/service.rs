@@ -1,0 +1,259 @@
+//! The running program: binds, starts the workers, says where it listens, and ends when asked.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, bail};
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::auth::{self, Authenticator, NonceKey};
+use crate::clock;
+use crate::config::Config;
+use crate::io::{Listeners, Worker, WorkerHandle, WorkerParts};
+use crate::metrics::WorkerMetrics;
+use crate::policy::{PeerPolicy, Quota, UnauthenticatedBudget, peer};
+use crate::telemetry;
+use crate::turn::{self, Addresses, Lifetimes, Parts, Server};
+
+/// Where it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ready {
+    /// STUN and TURN over UDP.
+    pub udp: Vec<SocketAddr>,
+    /// STUN and TURN over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Metrics over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Serves until `shutdown` comes. Calls `ready` once, when every address is bound.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&config.listen, config.workers.get())?;
+    let (udp, tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?)
+        }
+        None => None,
+    };
+    let metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let addresses = relay_addresses(&config, &udp)?;
+    let own_listeners = udp.iter().chain(&tcp).chain(&metrics).copied().collect();
+    let blueprint = Blueprint::new(&config, addresses, own_listeners)?;
+    let mut fleet = Fleet::start(listeners, &blueprint)?;
+
+    warn_about(&config);
+    let where_ready = Ready { udp, tcp, metrics };
+    info!(udp = ?where_ready.udp, tcp = ?where_ready.tcp, metrics = ?where_ready.metrics, workers = config.workers, "Serving");
+    ready(&where_ready)?;
+
+    let instruments = fleet.metrics.clone().into();
+    let serve_metrics = async {
+        match metrics_listener {
+            Some(listener) => telemetry::serve_metrics(listener, instruments).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = shutdown => info!("Shutting down"),
+        () = serve_metrics => {}
+        () = fleet.any_ended() => error!("A worker ended by itself"),
+    }
+    fleet.stop()
+}
+
+/// The worker threads, owned.
+#[derive(Debug)]
+struct Fleet {
+    threads: Vec<(WorkerHandle, JoinHandle<std::io::Result<usize>>)>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    /// Closes once a worker ends, however it does.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Fleet {
+    fn start(listeners: Vec<Listeners>, blueprint: &Blueprint) -> anyhow::Result<Self> {
+        let (sender, ended) = mpsc::channel(1);
+        let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let metrics = Arc::new(WorkerMetrics::default());
+            let server = blueprint.server(Arc::clone(&metrics))?;
+            let parts = WorkerParts {
+                listeners,
+                server,
+                quota: blueprint.quota.clone(),
+                metrics: Arc::clone(&metrics),
+            };
+            let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
+            let notice = EndNotice(sender.clone());
+            let body = move || {
+                let _notice = notice;
+                worker.run()
+            };
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(body)?;
+            fleet.threads.push((handle, thread));
+            fleet.metrics.push(metrics);
+        }
+        Ok(fleet)
+    }
+
+    async fn any_ended(&mut self) {
+        self.ended.recv().await;
+    }
+
+    /// Stops every worker and says what that cut off. Fails if one had failed before.
+    fn stop(self) -> anyhow::Result<()> {
+        for (handle, _) in &self.threads {
+            handle.stop()?;
+        }
+        let mut allocations = 0;
+        for (_, thread) in self.threads {
+            match thread.join() {
+                Ok(cut_off) => allocations += cut_off.context("a worker failed")?,
+                Err(_) => bail!("a worker panicked"),
+            }
+        }
+        info!(allocations, "Stopped; these were cut off");
+        Ok(())
+    }
+}
+
+/// Says that its thread is over, be it by a panic.
+struct EndNotice(mpsc::Sender<()>);
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        // Full means that another worker said so already.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// What all workers' state machines are made from.
+#[derive(Debug)]
+struct Blueprint {
+    turn: turn::Config,
+    auth: auth::Config,
+    nonces: NonceKey,
+    policy: PeerPolicy,
+    budget: UnauthenticatedBudget,
+    quota: Quota,
+}
+
+impl Blueprint {
+    fn new(config: &Config, addresses: Addresses, listeners: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let started = clock::now();
+        let ips = [
+            addresses.relay_v4.map(IpAddr::V4),
+            addresses.relay_v6.map(IpAddr::V6),
+            addresses.external_v4.map(IpAddr::V4),
+            addresses.external_v6.map(IpAddr::V6),
+        ];
+        let policy = PeerPolicy::new(peer::Config {
+            allow: config.allow_peers.clone(),
+            deny: config.deny_peers.clone(),
+            listeners,
+            own: ips.into_iter().flatten().collect(),
+            relay_ports: config.relay_ports.clone(),
+        });
+        Ok(Self {
+            turn: turn::Config {
+                addresses,
+                lifetimes: Lifetimes::default(),
+                channels: config.channels,
+                classic_stun: config.classic_stun,
+            },
+            auth: auth::Config {
+                realm: config.realm.clone(),
+                users: config.users.clone(),
+                secrets: config.auth_secrets.clone(),
+            },
+            nonces: NonceKey::new(&mut system_rng()?, started),
+            policy,
+            budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
+            quota: Quota::new(config.user_quota),
+        })
+    }
+
+    fn server(&self, metrics: Arc<WorkerMetrics>) -> anyhow::Result<Server<StdRng>> {
+        let parts = Parts {
+            authenticator: Authenticator::new(self.auth.clone(), self.nonces.clone()),
+            budget: self.budget.clone(),
+            policy: self.policy.clone(),
+            metrics,
+            rng: system_rng()?,
+        };
+        Ok(Server::new(self.turn.clone(), parts))
+    }
+}
+
+/// A generator nobody can foresee.
+fn system_rng() -> anyhow::Result<StdRng> {
+    StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")
+}
+
+/// What was configured, else the address a listener has, else the one this machine would reach the world from.
+fn relay_addresses(config: &Config, listeners: &[SocketAddr]) -> anyhow::Result<Addresses> {
+    let relay_ips = if config.relay_ips.is_empty() {
+        [true, false].into_iter().filter_map(|is_v4| default_relay_ip(listeners, is_v4)).collect()
+    } else {
+        config.relay_ips.clone()
+    };
+    let addresses = Addresses {
+        relay_v4: relay_ips.iter().find_map(as_v4),
+        relay_v6: relay_ips.iter().find_map(as_v6),
+        external_v4: config.external_ips.iter().find_map(as_v4),
+        external_v6: config.external_ips.iter().find_map(as_v6),
+        ports: config.relay_ports.clone(),
+    };
+    if relay_ips.is_empty() {
+        bail!("no address for relay sockets: this machine has no route out; set --relay-ip");
+    }
+    info!(?relay_ips, external_ips = ?config.external_ips, ports = ?config.relay_ports, "Relaying");
+    Ok(addresses)
+}
+
+fn default_relay_ip(listeners: &[SocketAddr], is_v4: bool) -> Option<IpAddr> {
+    let mut of_family = listeners.iter().map(SocketAddr::ip).filter(|ip| ip.is_ipv4() == is_v4).peekable();
+    of_family.peek()?;
+    of_family.find(|ip| !ip.is_unspecified()).or_else(|| route_out(is_v4))
+}
+
+/// Connecting a UDP socket sends nothing; it only chooses the source address.
+fn route_out(is_v4: bool) -> Option<IpAddr> {
+    let (any, outside) = if is_v4 { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(outside).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+fn as_v4(ip: &IpAddr) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn as_v6(ip: &IpAddr) -> Option<Ipv6Addr> {
+    match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(*v6),
+    }
+}
+
+fn warn_about(config: &Config) {
+    if config.users.is_empty() && config.auth_secrets.is_empty() {
+        warn!("No --user and no --auth-secret: STUN is served, every TURN request is refused");
+    }
+}

@@ -1,0 +1,89 @@
+//! Logs on stderr, metrics over HTTP.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::debug;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+use crate::metrics::{self, WorkerMetrics};
+
+/// Begins to log. `RUST_LOG` wins, being what a person sets for one run.
+pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(filter)).context("log")?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    let started = match format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!(error)).context("logging")
+}
+
+/// Serves `GET /metrics` and `GET /healthz` for as long as it is polled.
+///
+/// Small enough to be written by hand: one request a connection, its head bounded in bytes and time, and no more
+/// connections at once than a few scrapers make.
+pub async fn serve_metrics(listener: TcpListener, workers: Arc<[Arc<WorkerMetrics>]>) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                debug!(%error, "Metrics connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let workers = Arc::clone(&workers);
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = timeout(REQUEST_TIMEOUT, answer(stream, &workers)).await {
+                debug!(%error, "Metrics request failed");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, workers: &[Arc<WorkerMetrics>]) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if head.len() >= MAX_HEAD_BYTES || stream.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    }
+    let (status, body) = route(&head, workers);
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    let length = body.len();
+    let response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(response.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn route(head: &[u8], workers: &[Arc<WorkerMetrics>]) -> (&'static str, String) {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    match (words.next(), words.next()) {
+        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", metrics::render(workers)),
+        (Some(b"GET"), Some(b"/healthz")) => ("200 OK", "ok\n".into()),
+        (Some(b"GET"), _) => ("404 Not Found", "GET /metrics or /healthz\n".into()),
+        _ => ("405 Method Not Allowed", "GET /metrics or /healthz\n".into()),
+    }
+}
+
+const MAX_CONNECTIONS: usize = 64;
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
