@@ -205,3 +205,5 @@ const DEFAULT_PORT: u16 = 3478;
 /// Seventy kilobytes a second towards one prefix at most, and a thousand new clients from it.
 const DEFAULT_UNAUTHENTICATED_RATE: u32 = 1000;
 
+#[cfg(test)]
+mod tests;

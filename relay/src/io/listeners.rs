@@ -71,7 +71,7 @@ fn bind_pair(address: SocketAddr) -> Result<(UdpSocket, TcpListener), BindError>
     let mut attempts = 0;
     loop {
         let udp = bind_udp(address, Sharing::Opens)?;
-        let port = udp.local_addr().map_or(address.port(), |bound| bound.port());
+        let port = udp.local_addr().map_or_else(|_| address.port(), |bound| bound.port());
         match bind_tcp(SocketAddr::new(address.ip(), port), Sharing::Opens) {
             Ok(tcp) => return Ok((udp, tcp)),
             // The system chose a port that is free for UDP alone.

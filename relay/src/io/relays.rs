@@ -37,9 +37,9 @@ impl Relays {
     /// Opens a socket at this address against this user's quota.
     pub(super) fn open(&mut self, id: AllocationId, at: RelayedAddr, user: &User) -> Result<(), RelayError> {
         let reservation = self.quota.reserve(&user.account).ok_or(RelayError::QuotaReached)?;
-        let socket = bind_relay(at.0).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => RelayError::AddressInUse,
-            _ => RelayError::Unavailable,
+        let socket = bind_relay(at.0).map_err(|error| {
+            let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+            if is_taken { RelayError::AddressInUse } else { RelayError::Unavailable }
         })?;
         let mut socket = UdpSocket::from_std(socket);
         let registered = self.registry.register(&mut socket, Source::Relay(id).into(), Interest::READABLE);

@@ -31,7 +31,7 @@ impl Addresses {
             IpAddr::V4(_) => self.external_v4.map(IpAddr::V4),
             IpAddr::V6(_) => self.external_v6.map(IpAddr::V6),
         };
-        SocketAddr::new(external.unwrap_or(bound.ip()), bound.port())
+        SocketAddr::new(external.unwrap_or_else(|| bound.ip()), bound.port())
     }
 
     /// Where to send what a client wants sent to `peer`.
@@ -39,7 +39,7 @@ impl Addresses {
     pub fn on_the_wire(&self, PeerAddr(peer): PeerAddr) -> PeerAddr {
         let relay = self.pairs().find(|(_, external)| *external == peer.ip()).map(|(relay, _)| relay);
         let relay = relay.filter(|_| self.ports.contains(&peer.port()));
-        PeerAddr(SocketAddr::new(relay.unwrap_or(peer.ip()), peer.port()))
+        PeerAddr(SocketAddr::new(relay.unwrap_or_else(|| peer.ip()), peer.port()))
     }
 
     /// What else a client may know the sender of a datagram by.

@@ -25,3 +25,9 @@ pub use lifetime::Lifetimes;
 pub use reject::Reject;
 pub use server::{ClassicStun, Config, Now, Parts, Server};
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;

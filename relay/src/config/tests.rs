@@ -1,0 +1,163 @@
+//! Where values come from, and what is said about wrong ones.
+
+use clap::Parser;
+
+use super::*;
+
+fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+    match Args::try_parse_from([&["farcall-relay"], flags].concat()) {
+        Ok(args) => Config::load(args),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn without_a_word_everything_has_its_default() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.listen, ["0.0.0.0:3478".parse().unwrap()]);
+    assert_eq!((config.realm.as_str(), config.relay_ports.clone()), ("farcall", 49152..=65535));
+    assert_eq!((config.user_quota, config.unauthenticated_rate), (None, NonZeroU32::new(1000)));
+    assert_eq!((config.channels, config.classic_stun), (ChannelRange::Rfc8656, ClassicStun::Silent));
+}
+
+#[test]
+fn the_example_file_is_good() {
+    let config = Config::from_toml(include_str!("../../deploy/relay.example.toml")).unwrap();
+    assert!(!config.auth_secrets.is_empty() && config.metrics_listen.is_some());
+}
+
+#[test]
+fn every_flag_reads_in_a_file_as_on_the_command_line() {
+    let flags = config(&[
+        "--listen=127.0.0.1:1,[::1]:1",
+        "--listen=127.0.0.1:2",
+        "--realm=r",
+        "--user=a:b:c",
+        "--auth-secret=s",
+        "--relay-ip=10.0.0.1",
+        "--external-ip=1.2.3.4",
+        "--relay-ports=1-9",
+        "--allow-peer=10.0.0.0/8",
+        "--deny-peer=1.1.1.1",
+        "--workers=3",
+        "--user-quota=5",
+        "--unauthenticated-rate=0",
+        "--rfc5766-channels",
+        "--classic-stun",
+        "--metrics-listen=127.0.0.1:9",
+        "--log=debug",
+        "--log-format=json",
+    ]);
+    let file = Config::from_toml(
+        r#"
+        listen = ["127.0.0.1:1", "[::1]:1", "127.0.0.1:2"]
+        realm = "r"
+        user = "a:b:c"
+        auth-secret = ["s"]
+        relay-ip = "10.0.0.1"
+        external-ip = "1.2.3.4"
+        relay-ports = "1-9"
+        allow-peer = ["10.0.0.0/8"]
+        deny-peer = ["1.1.1.1"]
+        workers = 3
+        user-quota = 5
+        unauthenticated-rate = 0
+        rfc5766-channels = true
+        classic-stun = true
+        metrics-listen = "127.0.0.1:9"
+        log = "debug"
+        log-format = "json"
+        "#,
+    );
+    let (flags, file) = (flags.unwrap(), file.unwrap());
+    assert_eq!(format!("{flags:?}"), format!("{file:?}"));
+    assert_eq!(flags.users, file.users);
+    assert_eq!(flags.users[0].password, "b:c", "the first colon parts name and password");
+    assert_eq!(flags.unauthenticated_rate, None);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, b"realm = \"file\"\nworkers = 7\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let config = config(&["--config", path, "--realm", "flag"]).unwrap();
+    assert_eq!((config.realm.as_str(), config.workers.get()), ("flag", 7));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_and_by_key() {
+    let error = config(&[
+        "--listen=nowhere",
+        "--realm=",
+        "--user=alice",
+        "--auth-secret=",
+        "--relay-ip=0.0.0.0",
+        "--external-ip=x",
+        "--relay-ports=9-1",
+        "--allow-peer=10.0.0.0/33",
+        "--deny-peer=10.0.0.1/8",
+        "--workers=0",
+        "--user-quota=-1",
+        "--unauthenticated-rate=many",
+        "--metrics-listen=1",
+        "--log-format=xml",
+        "--log=a=b=c",
+    ])
+    .unwrap_err();
+    let keys: Vec<_> = error.mistakes().iter().map(|mistake| mistake.split(':').next().unwrap()).collect();
+    assert_eq!(
+        keys,
+        [
+            "listen",
+            "realm",
+            "user",
+            "auth-secret",
+            "relay-ip",
+            "external-ip",
+            "relay-ports",
+            "allow-peer",
+            "deny-peer",
+            "workers",
+            "user-quota",
+            "unauthenticated-rate",
+            "metrics-listen",
+            "log",
+            "log-format"
+        ]
+    );
+    assert_eq!(error.to_string().lines().count(), keys.len());
+}
+
+#[test]
+fn what_only_shows_across_values_is_a_mistake_too() {
+    let error = config(&[
+        "--listen=127.0.0.1:1,127.0.0.1:1",
+        "--relay-ip=10.0.0.1,10.0.0.2",
+        "--user=a:1",
+        "--user=a:2",
+    ])
+    .unwrap_err();
+    assert_eq!(error.mistakes().len(), 3, "{error}");
+    assert!(config(&["--listen=127.0.0.1:0,127.0.0.1:0"]).is_ok(), "two ports of the system's choice");
+}
+
+#[test]
+fn a_wrong_secret_is_not_repeated_and_a_right_one_not_shown() {
+    let error = config(&["--user=hunter2", "--user=:hunter2"]).unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    let config = config(&["--user=alice:hunter2", "--auth-secret=hunter2"]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn unknown_flags_and_keys_are_refused() {
+    for flag in
+        ["--tls-listen=127.0.0.1:1", "--alternate-listen=127.0.0.1:1", "--admin-listen=127.0.0.1:1", "--x"]
+    {
+        assert!(Args::try_parse_from(["farcall-relay", flag]).is_err(), "{flag}");
+    }
+    let error = Config::from_toml("tls-listen = \"127.0.0.1:1\"").unwrap_err();
+    assert!(error.to_string().contains("tls-listen"), "{error}");
+    assert!(config(&["--config", "/nonexistent/relay.toml"]).unwrap_err().to_string().contains("relay.toml"));
+}
