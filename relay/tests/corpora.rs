@@ -1,0 +1,1 @@
+//! The fuzz bodies over their committed corpora.

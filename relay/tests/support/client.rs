@@ -1,0 +1,244 @@
+//! A TURN client made of the server's own codec and blocking sockets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+
+use farcall_relay::stun::address::EncodedAddress;
+use farcall_relay::stun::framing::{Framed, first_frame};
+use farcall_relay::stun::{
+    AttributeType, ChannelNumber, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method,
+    TransactionId, channel_data,
+};
+
+use super::{DEADLINE, udp_socket};
+
+pub(crate) type Attributes = Vec<(AttributeType, Vec<u8>)>;
+
+/// What the server said.
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn message(&self) -> Message<'_> {
+        Message::parse(&self.bytes).unwrap()
+    }
+
+    pub(crate) fn code(&self) -> Option<u16> {
+        let value = self.message().find(AttributeType::ERROR_CODE)?;
+        Some(ErrorCode::parse(value).unwrap().number())
+    }
+
+    pub(crate) fn address(&self, kind: AttributeType) -> SocketAddr {
+        self.message().find_xor_address(kind).unwrap()
+    }
+}
+
+/// How it reaches the server.
+enum Carrier {
+    Udp(UdpSocket),
+    Tcp { stream: TcpStream, unread: Vec<u8> },
+}
+
+/// A client with an identity.
+pub(crate) struct Client {
+    carrier: Carrier,
+    username: String,
+    password: String,
+    realm: String,
+    nonce: Vec<u8>,
+    transactions: u64,
+}
+
+impl Client {
+    pub(crate) fn udp(server: SocketAddr) -> Self {
+        let socket = udp_socket();
+        socket.connect(server).unwrap();
+        Self::new(Carrier::Udp(socket))
+    }
+
+    pub(crate) fn tcp(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::new(Carrier::Tcp { stream, unread: Vec::new() })
+    }
+
+    fn new(carrier: Carrier) -> Self {
+        let (username, password) = ("alice".into(), "wonder".into());
+        Self { carrier, username, password, realm: String::new(), nonce: Vec::new(), transactions: 0 }
+    }
+
+    pub(crate) fn as_user(mut self, username: &str, password: &str) -> Self {
+        (self.username, self.password) = (username.into(), password.into());
+        self
+    }
+
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        match &self.carrier {
+            Carrier::Udp(socket) => socket.local_addr().unwrap(),
+            Carrier::Tcp { stream, .. } => stream.local_addr().unwrap(),
+        }
+    }
+
+    /// A relayed address.
+    pub(crate) fn allocate(&mut self) -> SocketAddr {
+        let answer = self.ask(Method::ALLOCATE, &udp());
+        assert_eq!(answer.code(), None);
+        answer.address(AttributeType::XOR_RELAYED_ADDRESS)
+    }
+
+    pub(crate) fn permit(&mut self, peer: SocketAddr) -> Option<u16> {
+        self.ask_about(Method::CREATE_PERMISSION, peer, &vec![]).code()
+    }
+
+    pub(crate) fn bind(&mut self, channel: u16, peer: SocketAddr) -> Option<u16> {
+        let [high, low] = channel.to_be_bytes();
+        let number = vec![(AttributeType::CHANNEL_NUMBER, vec![high, low, 0, 0])];
+        self.ask_about(Method::CHANNEL_BIND, peer, &number).code()
+    }
+
+    /// A request about a peer.
+    fn ask_about(&mut self, method: Method, peer: SocketAddr, more: &Attributes) -> Answer {
+        let value = EncodedAddress::xor(peer, &self.upcoming()).as_bytes().to_vec();
+        self.ask(method, &[more.clone(), vec![(AttributeType::XOR_PEER_ADDRESS, value)]].concat())
+    }
+
+    /// A request and its answer; if the server wants a nonce first, with it and once more.
+    pub(crate) fn ask(&mut self, method: Method, attributes: &Attributes) -> Answer {
+        let id = self.transaction();
+        let request = self.signed(method, id, attributes);
+        let answer = self.exchange(&request);
+        if !matches!(answer.code(), Some(401 | 438)) || !self.nonce.is_empty() {
+            return answer;
+        }
+        let text = |kind| answer.message().find_text(kind).unwrap().to_owned();
+        self.realm = text(AttributeType::REALM);
+        self.nonce = text(AttributeType::NONCE).into_bytes();
+        let request = self.signed(method, id, attributes);
+        self.exchange(&request)
+    }
+
+    /// A message without credentials and its answer.
+    pub(crate) fn ask_plainly(&mut self, method: Method, attributes: &Attributes) -> Answer {
+        let request = self.plain(Class::Request, method, attributes);
+        self.exchange(&request)
+    }
+
+    /// A Send indication.
+    pub(crate) fn send(&mut self, peer: SocketAddr, data: &[u8], more: &Attributes) {
+        let value = EncodedAddress::xor(peer, &self.upcoming()).as_bytes().to_vec();
+        let attributes = vec![(AttributeType::XOR_PEER_ADDRESS, value), (AttributeType::DATA, data.to_vec())];
+        let message = self.plain(Class::Indication, Method::SEND, &[attributes, more.clone()].concat());
+        self.transmit(&message);
+    }
+
+    pub(crate) fn send_by_channel(&mut self, channel: u16, data: &[u8]) {
+        let header = channel_data::header(ChannelNumber::new(channel).unwrap(), data.len()).unwrap();
+        let padding = match &self.carrier {
+            Carrier::Udp(_) => &[],
+            Carrier::Tcp { .. } => channel_data::stream_padding(data.len()),
+        };
+        self.transmit(&[&header, data, padding].concat());
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn transmit(&mut self, bytes: &[u8]) {
+        match &mut self.carrier {
+            Carrier::Udp(socket) => drop(socket.send(bytes).unwrap()),
+            Carrier::Tcp { stream, .. } => stream.write_all(bytes).unwrap(),
+        }
+    }
+
+    /// The next datagram or frame.
+    pub(crate) fn receive(&mut self) -> Vec<u8> {
+        let mut buffer = [0; 65536];
+        match &mut self.carrier {
+            Carrier::Udp(socket) => {
+                let length = socket.recv(&mut buffer).expect("an answer in time");
+                buffer[..length].to_vec()
+            }
+            Carrier::Tcp { stream, unread } => loop {
+                if let Framed::Frame(frame) = first_frame(unread).unwrap() {
+                    let frame = frame.to_vec();
+                    unread.drain(..frame.len());
+                    return frame;
+                }
+                let length = stream.read(&mut buffer).expect("an answer in time");
+                assert_ne!(length, 0, "the server closed");
+                unread.extend_from_slice(&buffer[..length]);
+            },
+        }
+    }
+
+    /// Waits until the server closes the stream, whatever it still says.
+    pub(crate) fn wait_for_end(&mut self) {
+        let Carrier::Tcp { stream, .. } = &mut self.carrier else { panic!("datagrams have no end") };
+        let mut buffer = [0; 4096];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("no end in time: {error}"),
+            }
+        }
+    }
+
+    /// A message that is not signed.
+    pub(crate) fn plain(&mut self, class: Class, method: Method, attributes: &Attributes) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let id = self.transaction();
+        let mut writer = MessageWriter::new(&mut bytes, class, method, id);
+        for (kind, value) in attributes {
+            writer.attribute(*kind, value);
+        }
+        writer.finish().unwrap();
+        bytes
+    }
+
+    /// A message signed with what the client knows; without a nonce it is not signed at all.
+    pub(crate) fn signed(&self, method: Method, id: TransactionId, attributes: &Attributes) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = MessageWriter::new(&mut bytes, Class::Request, method, id);
+        for (kind, value) in attributes {
+            writer.attribute(*kind, value);
+        }
+        if !self.nonce.is_empty() {
+            writer
+                .attribute(AttributeType::USERNAME, self.username.as_bytes())
+                .attribute(AttributeType::REALM, self.realm.as_bytes())
+                .attribute(AttributeType::NONCE, &self.nonce)
+                .integrity(&IntegrityKey::long_term_md5(&self.username, &self.realm, &self.password));
+        }
+        writer.finish().unwrap();
+        bytes
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> Answer {
+        self.transmit(request);
+        Answer { bytes: self.receive() }
+    }
+
+    fn transaction(&mut self) -> TransactionId {
+        let id = self.upcoming();
+        self.transactions += 1;
+        id
+    }
+
+    fn upcoming(&self) -> TransactionId {
+        let mut id = [7; 12];
+        id[4..].copy_from_slice(&self.transactions.to_be_bytes());
+        TransactionId(id)
+    }
+}
+
+/// The attributes of the simplest Allocate.
+pub(crate) fn udp() -> Attributes {
+    vec![(AttributeType::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])]
+}
+
+/// The same with something more.
+pub(crate) fn udp_and(kind: AttributeType, value: &[u8]) -> Attributes {
+    [udp(), vec![(kind, value.to_vec())]].concat()
+}

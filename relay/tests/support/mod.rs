@@ -1,0 +1,34 @@
+//! A relay process, and clients and peers to try it with. Everything waits for an event, with a deadline.
+
+mod client;
+mod process;
+
+pub(crate) use client::{Attributes, Client, udp, udp_and};
+pub(crate) use process::{Relay, coturn_tool};
+
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+/// Long enough for a loaded machine; nothing waits this long unless it is broken.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A socket on loopback that gives up at the deadline.
+pub(crate) fn udp_socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+/// A peer that sends back whatever it gets, for as long as the test runs.
+pub(crate) fn echo_peer() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+    address
+}
