@@ -80,7 +80,7 @@ fn a_flood_of_allocates_from_strangers_costs_neither_memory_nor_descriptors() {
     let mut client = Client::udp(relay.address);
     client.allocate();
     let bare = client.plain(Class::Request, Method::ALLOCATE, &udp());
-    let forged = Client::udp(relay.address).as_user("alice", "guess");
+    let forged = Client::udp(relay.address).with_user("alice", "guess");
     let forged = forged.signed(Method::ALLOCATE, TransactionId([9; 12]), &udp());
     let flood = || {
         for _ in 0..200 {
@@ -148,7 +148,7 @@ fn a_stream_of_something_else_is_closed_and_others_go_on() {
 fn a_stream_client_that_does_not_read_loses_the_oldest_data_and_nobody_else_does() {
     let relay = Relay::start();
     let mut deaf = Client::tcp(relay.address);
-    let mut bystander = Client::udp(relay.address).as_user("bob", "builder");
+    let mut bystander = Client::udp(relay.address).with_user("bob", "builder");
     let peer = udp_socket();
     let relayed = deaf.allocate();
     assert_eq!(deaf.bind(0x4000, peer.local_addr().unwrap()), None);

@@ -70,7 +70,7 @@ fn environment_and_file_configure_it_too() {
         .env("FARCALL_RELAY_METRICS_LISTEN", "127.0.0.1:0")
         .env("FARCALL_RELAY_USER", "alice:environment");
     let relay = Relay::spawn(command);
-    let mut client = Client::udp(relay.address).as_user("alice", "environment");
+    let mut client = Client::udp(relay.address).with_user("alice", "environment");
     client.allocate();
 }
 

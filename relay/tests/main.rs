@@ -1,8 +1,28 @@
 //! The real binary over real sockets: our own client, Debian's coturn tools, and whoever means harm.
 
+#[cfg(test)]
 mod corpora;
+#[cfg(test)]
 mod coturn;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
 mod relaying;
+#[cfg(test)]
 mod support;
+
+// The bodies of the fuzz targets, whose own crate needs a fuzzer to build.
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
+#[path = "../fuzz/src/codec.rs"]
+mod codec;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
+#[path = "../fuzz/src/seeds.rs"]
+mod seeds;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
+#[path = "../fuzz/src/sequence.rs"]
+mod sequence;

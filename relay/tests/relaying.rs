@@ -90,7 +90,7 @@ fn indications_carry_data_both_ways_with_and_without_dont_fragment() {
 fn two_clients_of_one_relay_talk_through_both_their_relayed_addresses() {
     let relay = Relay::start_with(&[]);
     let (mut alice, mut bob) =
-        (Client::udp(relay.address), Client::tcp(relay.address).as_user("bob", "builder"));
+        (Client::udp(relay.address), Client::tcp(relay.address).with_user("bob", "builder"));
     let (at_alice, at_bob) = (alice.allocate(), bob.allocate());
     assert_eq!(alice.bind(0x4000, at_bob), None, "our own relayed addresses need no --allow-peer");
     assert_eq!(bob.bind(0x4FFF, at_alice), None);
@@ -125,12 +125,12 @@ fn ephemeral_credentials_are_good_until_they_expire() {
     let secret = AuthSecret::new("north").unwrap();
     let now = clock::unix_time();
     let later = secret.mint(now.after(std::time::Duration::from_secs(600)), "session");
-    let mut client = Client::udp(relay.address).as_user(&later.username, &later.password);
+    let mut client = Client::udp(relay.address).with_user(&later.username, &later.password);
     assert_eq!(client.ask(Method::ALLOCATE, &udp()).code(), None);
     let earlier = secret.mint(farcall_proto::turn_credentials::UnixTime(now.0 - 1), "session");
-    let mut client = Client::udp(relay.address).as_user(&earlier.username, &earlier.password);
+    let mut client = Client::udp(relay.address).with_user(&earlier.username, &earlier.password);
     assert_eq!(client.ask(Method::ALLOCATE, &udp()).code(), Some(401));
-    let mut client = Client::udp(relay.address).as_user("alice", "guess");
+    let mut client = Client::udp(relay.address).with_user("alice", "guess");
     assert_eq!(client.ask(Method::ALLOCATE, &udp()).code(), Some(401));
 }
 
@@ -143,7 +143,7 @@ fn exactly_the_quota_is_allocated_whatever_workers_the_requests_meet() {
     assert_eq!(codes.iter().filter(|code| code.is_none()).count(), 5, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| **code == Some(486)).count(), 25);
     assert_eq!(relay.metric("allocations"), 5);
-    let bob = Client::udp(relay.address).as_user("bob", "builder").allocate();
+    let bob = Client::udp(relay.address).with_user("bob", "builder").allocate();
     assert_eq!(bob.ip().to_string(), "127.0.0.1");
     let holder = codes.iter().position(Option::is_none).unwrap();
     let zero = vec![(AttributeType::LIFETIME, vec![0; 4])];

@@ -79,6 +79,10 @@ impl<R: CryptoRng> Engine<R> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return StreamState::MaybeMore,
             Err(_) => return StreamState::Over,
         }
+        if stream.begins_wrong(buffer) {
+            self.metrics.dropped(DropReason::Malformed);
+            return StreamState::Over;
+        }
         let mut unread = buffer.as_slice();
         let mut has_frame = false;
         loop {

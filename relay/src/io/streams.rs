@@ -33,7 +33,9 @@ pub(super) struct Stream {
     /// The beginning of a frame whose end has not come.
     partial: Vec<u8>,
     backlog: Backlog,
-    /// When it last did what it should: since then it is idle, or has kept us waiting.
+    /// Whether any frame came yet.
+    has_spoken: bool,
+    /// When the last frame came, or the connection.
     last_frame_at: Instant,
     /// When `partial` began, or the connection for its first frame.
     waiting_since: Option<Instant>,
@@ -71,6 +73,7 @@ impl Streams {
             flow,
             partial: Vec::new(),
             backlog: Backlog::default(),
+            has_spoken: false,
             last_frame_at: now,
             waiting_since: Some(now),
             stalled_since: None,
@@ -136,6 +139,12 @@ impl Stream {
         self.flow
     }
 
+    /// Whether these bytes cannot be the beginning of a connection. Nothing can be bound before the first request, so
+    /// what begins like ChannelData is something else, most likely HTTP.
+    pub(super) fn begins_wrong(&self, bytes: &[u8]) -> bool {
+        !self.has_spoken && bytes.first().is_some_and(|first| first >> 6 != 0)
+    }
+
     /// Reads behind what was left over before, into `buffer`, which then begins with it. `Ok(0)` is the end.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         buffer.clear();
@@ -153,6 +162,7 @@ impl Stream {
     /// Keeps the beginning of a frame for the next time, and notes whether any frame ended.
     pub(super) fn keep(&mut self, now: Instant, rest: &[u8], has_frame: bool) {
         if has_frame {
+            self.has_spoken = true;
             self.last_frame_at = now;
             self.waiting_since = None;
         }

@@ -25,8 +25,7 @@ impl Answer {
     }
 
     pub(crate) fn code(&self) -> Option<u16> {
-        let value = self.message().find(AttributeType::ERROR_CODE)?;
-        Some(ErrorCode::parse(value).unwrap().number())
+        self.message().find(AttributeType::ERROR_CODE).and_then(ErrorCode::parse).map(ErrorCode::number)
     }
 
     pub(crate) fn address(&self, kind: AttributeType) -> SocketAddr {
@@ -69,7 +68,7 @@ impl Client {
         Self { carrier, username, password, realm: String::new(), nonce: Vec::new(), transactions: 0 }
     }
 
-    pub(crate) fn as_user(mut self, username: &str, password: &str) -> Self {
+    pub(crate) fn with_user(mut self, username: &str, password: &str) -> Self {
         (self.username, self.password) = (username.into(), password.into());
         self
     }

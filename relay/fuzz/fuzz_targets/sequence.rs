@@ -1,0 +1,6 @@
+#![no_main]
+//! See `farcall_relay_fuzz::sequence`.
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| farcall_relay_fuzz::sequence::run(bytes));

@@ -1,0 +1,148 @@
+//! Where the corpora begin: the RFCs' messages, what real clients send, and scripts that reach every step.
+
+use farcall_relay::stun::Method;
+
+use crate::sequence::Step;
+
+/// Name and bytes.
+pub type Seed = (String, Vec<u8>);
+
+const VECTORS: [(&str, &str); 7] = [
+    ("rfc5769-request", include_str!("../../tests/vectors/rfc5769-2.1-request.hex")),
+    ("rfc5769-ipv4-response", include_str!("../../tests/vectors/rfc5769-2.2-ipv4-response.hex")),
+    ("rfc5769-ipv6-response", include_str!("../../tests/vectors/rfc5769-2.3-ipv6-response.hex")),
+    ("rfc5769-long-term", include_str!("../../tests/vectors/rfc5769-2.4-long-term-request.hex")),
+    ("rfc8489-userhash", include_str!("../../tests/vectors/rfc8489-b.1-userhash-sha256.hex")),
+    ("uclient-allocate", include_str!("../../tests/vectors/coturn-uclient-allocate.hex")),
+    ("stunclient-binding", include_str!("../../tests/vectors/coturn-stunclient-binding.hex")),
+];
+
+/// Seeds of the codec target.
+pub fn codec() -> Vec<Seed> {
+    let vectors = VECTORS.iter().map(|(name, text)| ((*name).to_owned(), bytes_of(text)));
+    let channel = ("channel-data".to_owned(), vec![0x40, 0x00, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]);
+    let classic = ("classic-binding".to_owned(), [&[0, 1, 0, 0][..], &[7; 16]].concat());
+    vectors.chain([channel, classic]).collect()
+}
+
+/// Seeds of the sequence target.
+pub fn sequence() -> Vec<Seed> {
+    let datagrams = VECTORS.iter().flat_map(|(_, text)| datagram(1, &bytes_of(text))).collect();
+    let scripts: [(&str, Vec<u8>); 7] = [
+        ("vectors", datagrams),
+        (
+            "call",
+            [
+                allocate(1),
+                bind(1, 0x4000, 0),
+                channel_data(1),
+                from_peer(0, 0),
+                wait(299),
+                bind(1, 0x4000, 0),
+                wait(301),
+                from_peer(0, 0),
+                refresh(1, 0),
+            ]
+            .concat(),
+        ),
+        (
+            "indications",
+            [allocate(1), permit(1, 2), send(1, 2), from_peer(0, 2), wait(300), send(1, 2)].concat(),
+        ),
+        (
+            "relay-to-relay",
+            [allocate(1), allocate(2), bind(1, 0x4000, 5), permit(2, 5), channel_data(1), from_peer(1, 5)]
+                .concat(),
+        ),
+        (
+            "refusals",
+            [
+                allocate(1),
+                bind(1, 0x4000, 3),
+                bind(1, 0x4000, 6),
+                permit(1, 7),
+                permit(1, 4),
+                bind(1, 0x5000, 0),
+                allocate(1),
+                send(1, 3),
+            ]
+            .concat(),
+        ),
+        (
+            "no-relay",
+            [
+                vec![Step::NextRelay as u8, 2],
+                allocate(1),
+                vec![Step::NextRelay as u8, 1],
+                allocate(1),
+                vec![Step::NextRelay as u8, 0],
+                allocate(1),
+            ]
+            .concat(),
+        ),
+        (
+            "stream",
+            [
+                allocate(0x81),
+                bind(0x81, 0x4001, 1),
+                from_peer(0, 1),
+                vec![Step::CloseFlow as u8, 0x81],
+                allocate(0x81),
+            ]
+            .concat(),
+        ),
+    ];
+    scripts.map(|(name, script)| (name.to_owned(), script)).into()
+}
+
+fn datagram(client: u8, bytes: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(bytes.len()).expect("a short vector").to_be_bytes();
+    [&[Step::Datagram as u8, client, high, low], bytes].concat()
+}
+
+fn request(client: u8, method: Method, attributes: &[&[u8]]) -> Vec<u8> {
+    let [_, method] = method.number().to_be_bytes();
+    let count = u8::try_from(attributes.len()).expect("few attributes");
+    [&[Step::Request as u8, client, method, count], &attributes.concat()[..]].concat()
+}
+
+fn allocate(client: u8) -> Vec<u8> {
+    request(client, Method::ALLOCATE, &[&[0x00, 0x19, 4, 17, 0, 0, 0]])
+}
+
+fn refresh(client: u8, seconds: u8) -> Vec<u8> {
+    request(client, Method::REFRESH, &[&[0x00, 0x0d, 4, 0, 0, 0, seconds]])
+}
+
+fn bind(client: u8, channel: u16, peer: u8) -> Vec<u8> {
+    let [high, low] = channel.to_be_bytes();
+    vec![Step::ChannelBind as u8, client, high, low, peer]
+}
+
+fn permit(client: u8, peer: u8) -> Vec<u8> {
+    vec![Step::CreatePermission as u8, client, peer]
+}
+
+fn send(client: u8, peer: u8) -> Vec<u8> {
+    vec![Step::Send as u8, client, peer, 3, 1, 2, 3]
+}
+
+fn channel_data(client: u8) -> Vec<u8> {
+    datagram(client, &[0x40, 0, 0, 3, 1, 2, 3])
+}
+
+fn from_peer(allocation: u8, peer: u8) -> Vec<u8> {
+    vec![Step::FromPeer as u8, allocation, peer, 0, 3, 1, 2, 3]
+}
+
+fn wait(seconds: u16) -> Vec<u8> {
+    let [high, low] = seconds.to_be_bytes();
+    vec![Step::Wait as u8, high, low]
+}
+
+fn bytes_of(text: &str) -> Vec<u8> {
+    text.lines()
+        .flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
+        .map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"))
+        .collect()
+}

@@ -1,0 +1,374 @@
+//! Any bytes as a script of datagrams, peers, failures and time for the state machine.
+//!
+//! The script can sign requests, so that it gets past authentication; what is wrong with them then is up to it.
+//! Checked after every step: answers are messages, one at most and to whoever asked; routes and relays come and go
+//! in order; deadlines move. At the end all is left to expire, and nothing may remain.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farcall_proto::turn_credentials::UnixTime;
+use farcall_relay::auth::{self, Authenticator, NonceKey, StaticUser};
+use farcall_relay::clock;
+use farcall_relay::metrics::WorkerMetrics;
+use farcall_relay::policy::{PeerPolicy, UnauthenticatedBudget, peer};
+use farcall_relay::routes::Routes;
+use farcall_relay::stun::address::EncodedAddress;
+use farcall_relay::stun::{
+    AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId,
+};
+use farcall_relay::turn::{
+    Action, Addresses, AllocationId, ChannelRange, ClassicStun, ClientAddr, Config, FiveTuple, Lifetimes,
+    Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
+};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+const REALM: &str = "fuzz";
+const USER: &str = "u";
+const PASSWORD: &str = "p";
+/// Long enough for everything to end: allocations live for an hour at most.
+const ALL_TIME: Duration = Duration::from_secs(2 * 3600);
+
+/// One step of a script, as its first byte says. What follows is read by the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Client, length, then a datagram as it is.
+    Datagram,
+    /// Client, method, count, then attributes: type, length, value. Signed.
+    Request,
+    /// Client, channel, peer. Signed.
+    ChannelBind,
+    /// Client, peer. Signed.
+    CreatePermission,
+    /// Client, peer, then data.
+    Send,
+    /// Allocation, peer, then data.
+    FromPeer,
+    /// Seconds, two bytes.
+    Wait,
+    /// How the next relay opens.
+    NextRelay,
+    /// Client.
+    CloseFlow,
+}
+
+impl Step {
+    const ALL: [Self; 9] = [
+        Self::Datagram,
+        Self::Request,
+        Self::ChannelBind,
+        Self::CreatePermission,
+        Self::Send,
+        Self::FromPeer,
+        Self::Wait,
+        Self::NextRelay,
+        Self::CloseFlow,
+    ];
+}
+
+/// Panics if the state machine contradicts itself.
+pub fn run(bytes: &[u8]) {
+    let mut script = Script(bytes);
+    let mut stage = Stage::new();
+    while let Some(step) = script.step() {
+        stage.perform(step, &mut script);
+    }
+    stage.wait(ALL_TIME);
+    assert_eq!(stage.server.allocation_count(), 0);
+    assert_eq!(stage.server.poll_timeout(), None);
+    assert!(stage.relays.is_empty() && stage.installed.is_empty() && stage.routes.is_empty());
+}
+
+/// Reads a script; past its end everything is zero.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn step(&mut self) -> Option<Step> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(Step::ALL[usize::from(*first) % Step::ALL.len()])
+    }
+
+    fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn word(&mut self) -> u16 {
+        u16::from_be_bytes([self.byte(), self.byte()])
+    }
+
+    fn bytes(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+struct Stage {
+    server: Server<ChaCha20Rng>,
+    nonces: Authenticator,
+    start: Instant,
+    elapsed: Duration,
+    transactions: u64,
+    relays: BTreeMap<AllocationId, SocketAddr>,
+    installed: BTreeSet<Route>,
+    routes: Routes,
+    next_relay: Result<(), RelayError>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let start = clock::now();
+        let auth = || auth::Config {
+            realm: REALM.into(),
+            users: vec![StaticUser { name: USER.into(), password: PASSWORD.into() }],
+            secrets: Vec::new(),
+        };
+        let nonces = NonceKey::new(&mut ChaCha20Rng::seed_from_u64(1), start);
+        let addresses = Addresses {
+            relay_v4: Some([198, 51, 100, 1].into()),
+            relay_v6: Some("2606:4700::1".parse().expect("an address")),
+            external_v4: Some([198, 51, 100, 2].into()),
+            external_v6: None,
+            ports: 50000..=50099,
+        };
+        let policy = PeerPolicy::new(peer::Config {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            listeners: vec![server_address()],
+            own: vec![[198, 51, 100, 1].into(), [198, 51, 100, 2].into()],
+            relay_ports: addresses.ports.clone(),
+        });
+        let config = Config {
+            addresses,
+            lifetimes: Lifetimes::default(),
+            channels: ChannelRange::Rfc8656,
+            classic_stun: ClassicStun::Answered,
+        };
+        let parts = Parts {
+            authenticator: Authenticator::new(auth(), nonces.clone()),
+            budget: UnauthenticatedBudget::new(None, start),
+            policy,
+            metrics: Arc::new(WorkerMetrics::default()),
+            rng: ChaCha20Rng::seed_from_u64(2),
+        };
+        Self {
+            server: Server::new(config, parts),
+            nonces: Authenticator::new(auth(), nonces),
+            start,
+            elapsed: Duration::ZERO,
+            transactions: 0,
+            relays: BTreeMap::new(),
+            installed: BTreeSet::new(),
+            routes: Routes::default(),
+            next_relay: Ok(()),
+        }
+    }
+
+    fn perform(&mut self, step: Step, script: &mut Script<'_>) {
+        match step {
+            Step::Datagram => {
+                let flow = flow(script.byte());
+                let length = script.word();
+                self.deliver(flow, script.bytes(length.into()));
+            }
+            Step::Request => {
+                let flow = flow(script.byte());
+                let method = Method::new(script.byte().into()).expect("eight bits are fewer than twelve");
+                let attributes: Vec<_> = (0..script.byte() % 8)
+                    .map(|_| {
+                        let (kind, length) = (AttributeType(script.word()), script.byte());
+                        (kind, script.bytes(length.into()).to_vec())
+                    })
+                    .collect();
+                self.request(flow, method, &attributes);
+            }
+            Step::ChannelBind => {
+                let flow = flow(script.byte());
+                let number = [script.byte(), script.byte(), 0, 0];
+                let peer = self.peer_attribute(script.byte());
+                let attributes = [(AttributeType::CHANNEL_NUMBER, number.to_vec()), peer];
+                self.request(flow, Method::CHANNEL_BIND, &attributes);
+            }
+            Step::CreatePermission => {
+                let flow = flow(script.byte());
+                let peer = self.peer_attribute(script.byte());
+                self.request(flow, Method::CREATE_PERMISSION, &[peer]);
+            }
+            Step::Send => {
+                let flow = flow(script.byte());
+                let peer = self.peer_attribute(script.byte());
+                let length = script.byte();
+                let attributes = [peer, (AttributeType::DATA, script.bytes(length.into()).to_vec())];
+                let mut message = Vec::new();
+                self.write(&mut message, Class::Indication, Method::SEND, &attributes);
+                self.deliver(flow, &message);
+            }
+            Step::FromPeer => {
+                let (allocation, peer) =
+                    (AllocationId((script.byte() % 8).into()), PeerAddr(peer(script.byte())));
+                let length = script.word();
+                self.server.handle_peer_datagram(allocation, peer, script.bytes(length.into()));
+                assert_eq!(self.act(None), 0, "a peer is never answered");
+            }
+            Step::Wait => {
+                let seconds = script.word();
+                self.wait(Duration::from_secs(seconds.into()));
+            }
+            Step::NextRelay => {
+                self.next_relay = match script.byte() % 4 {
+                    0 => Ok(()),
+                    1 => Err(RelayError::AddressInUse),
+                    2 => Err(RelayError::QuotaReached),
+                    _ => Err(RelayError::Unavailable),
+                };
+            }
+            Step::CloseFlow => {
+                self.server.handle_flow_closed(flow(script.byte()));
+                assert_eq!(self.act(None), 0);
+            }
+        }
+    }
+
+    fn request(&mut self, flow: FiveTuple, method: Method, attributes: &[(AttributeType, Vec<u8>)]) {
+        let nonce = self.nonces.nonce(self.now().instant, flow.client.0);
+        let mut message = Vec::new();
+        self.write(&mut message, Class::Request, method, attributes)
+            .attribute(AttributeType::USERNAME, USER.as_bytes())
+            .attribute(AttributeType::REALM, REALM.as_bytes())
+            .attribute(AttributeType::NONCE, nonce.as_bytes())
+            .integrity(&IntegrityKey::long_term_md5(USER, REALM, PASSWORD));
+        self.transactions += 1;
+        self.deliver(flow, &message);
+    }
+
+    fn write<'b>(
+        &self,
+        message: &'b mut Vec<u8>,
+        class: Class,
+        method: Method,
+        attributes: &[(AttributeType, Vec<u8>)],
+    ) -> MessageWriter<'b> {
+        let mut writer = MessageWriter::new(message, class, method, self.transaction_id());
+        for (kind, value) in attributes {
+            writer.attribute(*kind, value);
+        }
+        writer
+    }
+
+    fn peer_attribute(&self, choice: u8) -> (AttributeType, Vec<u8>) {
+        let value = EncodedAddress::xor(peer(choice), &self.transaction_id()).as_bytes().to_vec();
+        (AttributeType::XOR_PEER_ADDRESS, value)
+    }
+
+    /// The same for every message until a request went out, so that retransmissions come up.
+    fn transaction_id(&self) -> TransactionId {
+        let mut id = [0; 12];
+        id[4..].copy_from_slice(&(self.transactions / 2).to_be_bytes());
+        TransactionId(id)
+    }
+
+    fn deliver(&mut self, flow: FiveTuple, datagram: &[u8]) {
+        let now = self.now();
+        self.server.handle_datagram(now, flow, datagram);
+        assert!(self.act(Some(flow)) <= 1, "one question, one answer");
+    }
+
+    fn wait(&mut self, by: Duration) {
+        let end = self.elapsed + by;
+        while let Some(at) = self.server.poll_timeout().filter(|at| *at <= self.start + end) {
+            self.server.handle_timeout(at);
+            assert!(self.server.poll_timeout().is_none_or(|next| next > at), "a deadline that stays");
+            assert_eq!(self.act(None), 0, "time is never answered");
+        }
+        self.elapsed = end;
+    }
+
+    /// Does what a driver does, and counts the responses.
+    fn act(&mut self, asker: Option<FiveTuple>) -> usize {
+        let mut responses = 0;
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Respond { flow, message } => {
+                    assert_eq!(Some(flow), asker, "an answer to somebody else");
+                    check_response(&message);
+                    responses += 1;
+                }
+                Action::SendToClient { message, data_bytes, .. } => assert!(message.len() >= data_bytes + 4),
+                Action::SendToPeer { allocation, peer, .. } => {
+                    let relay = self.relays.get(&allocation).expect("an open relay");
+                    assert_eq!(relay.is_ipv4(), peer.0.is_ipv4());
+                    assert!(peer.0 != server_address() && !peer.0.ip().is_loopback() && peer.0.port() != 0);
+                }
+                Action::OpenRelay { allocation, relayed, .. } => {
+                    assert!(!self.relays.contains_key(&allocation), "two relays of one number");
+                    let is_taken = self.relays.values().any(|other| *other == relayed.0);
+                    let result = if is_taken { Err(RelayError::AddressInUse) } else { self.next_relay };
+                    if result.is_ok() {
+                        self.relays.insert(allocation, relayed.0);
+                    }
+                    self.server.handle_relay_opened(self.now().instant, allocation, result);
+                }
+                Action::CloseRelay { allocation } => {
+                    assert!(self.relays.remove(&allocation).is_some(), "closed twice, or never open");
+                    assert!(self.installed.iter().all(|route| route.allocation != allocation));
+                }
+                Action::InstallRoute(route) => {
+                    assert!(self.relays.contains_key(&route.allocation) && self.installed.insert(route));
+                    self.routes.install(route);
+                    assert_eq!(
+                        self.routes.to_peer(route.flow, route.channel),
+                        Some((route.allocation, route.peer))
+                    );
+                }
+                Action::RemoveRoute(route) => {
+                    assert!(self.installed.remove(&route));
+                    self.routes.remove(&route);
+                }
+            }
+        }
+        responses
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: self.start + self.elapsed, unix: UnixTime(1_700_000_000).after(self.elapsed) }
+    }
+}
+
+/// Classic responses have no cookie; all others are messages and answers.
+fn check_response(bytes: &[u8]) {
+    match Message::parse(bytes) {
+        Ok(message) => assert!(matches!(message.class(), Class::Success | Class::Error)),
+        Err(_) => assert_eq!(bytes[..4], [1, 1, 0, 12]),
+    }
+}
+
+fn flow(choice: u8) -> FiveTuple {
+    let transport = if choice & 0x80 == 0 { Transport::Udp } else { Transport::Tcp };
+    // Port 0 among them, from where nothing may be answered.
+    let client = ClientAddr(([192, 0, 2, 1], u16::from(choice % 4)).into());
+    FiveTuple { client, server: server_address(), transport }
+}
+
+fn peer(choice: u8) -> SocketAddr {
+    match choice % 8 {
+        0 => ([8, 8, 8, 8], 5000).into(),
+        1 => ([8, 8, 8, 8], 5001).into(),
+        2 => ([1, 1, 1, 1], 5000).into(),
+        3 => ([127, 0, 0, 1], 80).into(),
+        4 => "[2606:4700::2]:5000".parse().expect("an address"),
+        5 => ([198, 51, 100, 2], 50000 + u16::from(choice / 8)).into(),
+        6 => server_address(),
+        _ => "[::ffff:8.8.8.8]:5000".parse().expect("an address"),
+    }
+}
+
+fn server_address() -> SocketAddr {
+    ([198, 51, 100, 1], 3478).into()
+}
