@@ -1,5 +1,7 @@
 //! What strangers send, and that it changes nothing for anybody else.
 
+use std::time::Duration;
+
 use farcall_relay::stun::{AttributeType, Class, Method, TransactionId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -137,11 +139,26 @@ fn a_stream_of_something_else_is_closed_and_others_go_on() {
         &[0xff; 64],
         &[0; 64],
     ] {
+        let begun = farcall_relay::clock::now();
         let mut client = Client::tcp(relay.address);
         client.transmit(bytes);
         client.wait_for_end();
+        assert!(begun.elapsed() < Duration::from_secs(5), "closed for what it is, not for being late");
     }
     assert_eq!(bystander.ask(Method::REFRESH, &vec![]).code(), None);
+}
+
+#[test]
+fn a_stream_that_says_nothing_or_does_not_finish_is_closed_in_time() {
+    let relay = Relay::start();
+    let mut silent = Client::tcp(relay.address);
+    let mut unfinished = Client::tcp(relay.address);
+    let request = unfinished.plain(Class::Request, Method::BINDING, &vec![]);
+    unfinished.transmit(&request);
+    assert_eq!(unfinished.receive().len(), 32);
+    unfinished.transmit(&request[..19]);
+    silent.wait_for_end();
+    unfinished.wait_for_end();
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn a_channel_carries_data_of_every_length_both_ways_and_is_counted() {
         let relayed = client.allocate();
         assert_eq!(client.bind(0x4000, peer.local_addr().unwrap()), None);
         let mut buffer = [0; 65536];
-        let lengths = [0usize, 1, 2, 3, 4, 5, 170, 1200, 8000];
+        let lengths = [8000usize, 1200, 170, 5, 4, 3, 2, 1, 0, 1, 8000];
         for length in lengths {
             let data = vec![length.to_be_bytes()[7]; length];
             client.send_by_channel(0x4000, &data);

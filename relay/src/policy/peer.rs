@@ -92,6 +92,8 @@ fn embedded(ip: IpAddr) -> [Option<Ipv4Addr>; 2] {
         Some(Ipv4Addr::new(a, b, c, d))
     };
     match v6.segments() {
+        // Loopback would be the compatible form of 0.0.0.1, which nobody means by it.
+        [0, 0, 0, 0, 0, 0, 0, 1] => [None, None],
         // Mapped ::ffff:a.b.c.d, compatible ::a.b.c.d, translated ::ffff:0:a.b.c.d.
         [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => {
             [v4_at(0), None]
@@ -264,6 +266,13 @@ mod tests {
         assert!(!allows(&policy, "10.9.0.1:80"));
         assert!(!allows(&policy, "1.1.1.1:80"));
         assert!(allows(&policy, "1.1.1.2:80"));
+    }
+
+    #[test]
+    fn ipv6_loopback_is_allowed_by_its_own_name() {
+        let policy = policy(&["::1/128"], &[]);
+        assert!(allows(&policy, "[::1]:80"));
+        assert!(!allows(&policy, "[::2]:80") && !allows(&policy, "[::]:80") && !allows(&policy, "127.0.0.1:80"));
     }
 
     #[test]
