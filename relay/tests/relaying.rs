@@ -1,12 +1,13 @@
 //! What a client relies on, over real sockets.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 
 use farcall_proto::turn_credentials::AuthSecret;
 use farcall_relay::clock;
 use farcall_relay::stun::{AttributeType, Class, Message, Method};
 
-use crate::support::{Client, Relay, udp, udp_and, udp_socket};
+use crate::support::{Client, DEADLINE, Relay, udp, udp_and, udp_socket};
 
 fn clients(relay: &Relay) -> [(&'static str, Client); 2] {
     [("udp", Client::udp(relay.address)), ("tcp", Client::tcp(relay.address))]
@@ -84,6 +85,32 @@ fn indications_carry_data_both_ways_with_and_without_dont_fragment() {
             assert_eq!(message.find_xor_address(AttributeType::XOR_PEER_ADDRESS), Some(address));
         }
     }
+}
+
+#[test]
+fn ipv6_clients_reach_ipv6_peers() {
+    let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    if !interfaces.lines().any(|line| line.ends_with(" lo")) {
+        eprintln!("NOT RUN: this machine has no IPv6 loopback");
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farcall-relay"));
+    command.args(["--listen", "[::1]:0", "--metrics-listen", "[::1]:0"]);
+    command.args(["--user", "alice:wonder", "--allow-peer", "::1"]);
+    let relay = Relay::spawn(command);
+    let peer = UdpSocket::bind("[::1]:0").unwrap();
+    peer.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut client = Client::udp(relay.address);
+    assert_eq!(client.ask(Method::ALLOCATE, &udp()).code(), Some(440), "there is no IPv4 relay address");
+    let answer =
+        client.ask(Method::ALLOCATE, &udp_and(AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]));
+    let relayed = answer.address(AttributeType::XOR_RELAYED_ADDRESS);
+    assert_eq!(client.bind(0x4000, peer.local_addr().unwrap()), None);
+    client.send_by_channel(0x4000, b"out");
+    let mut buffer = [0; 64];
+    assert_eq!(peer.recv_from(&mut buffer).unwrap(), (3, relayed));
+    peer.send_to(b"in", relayed).unwrap();
+    assert_eq!(client.receive(), [0x40, 0, 0, 2, b'i', b'n']);
 }
 
 #[test]

@@ -272,7 +272,9 @@ mod tests {
     fn ipv6_loopback_is_allowed_by_its_own_name() {
         let policy = policy(&["::1/128"], &[]);
         assert!(allows(&policy, "[::1]:80"));
-        assert!(!allows(&policy, "[::2]:80") && !allows(&policy, "[::]:80") && !allows(&policy, "127.0.0.1:80"));
+        assert!(
+            !allows(&policy, "[::2]:80") && !allows(&policy, "[::]:80") && !allows(&policy, "127.0.0.1:80")
+        );
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn udp(server: SocketAddr) -> Self {
-        let socket = udp_socket();
+        let socket = if server.is_ipv4() { udp_socket() } else { UdpSocket::bind("[::1]:0").unwrap() };
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.connect(server).unwrap();
         Self::new(Carrier::Udp(socket))
     }
