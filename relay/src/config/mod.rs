@@ -137,11 +137,11 @@ impl TryFrom<Raw> for Config {
             unauthenticated_rate: parser
                 .one("unauthenticated-rate", raw.unauthenticated_rate, parse::limit)
                 .unwrap_or_else(|| NonZeroU32::new(DEFAULT_UNAUTHENTICATED_RATE)),
-            channels: match raw.rfc5766_channels {
+            channels: match parser.one("rfc5766-channels", raw.rfc5766_channels, parse::from_str) {
                 Some(true) => ChannelRange::Rfc5766,
                 Some(false) | None => ChannelRange::Rfc8656,
             },
-            classic_stun: match raw.classic_stun {
+            classic_stun: match parser.one("classic-stun", raw.classic_stun, parse::from_str) {
                 Some(true) => ClassicStun::Answered,
                 Some(false) | None => ClassicStun::Silent,
             },

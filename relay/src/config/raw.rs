@@ -82,11 +82,13 @@ pub(super) struct Raw {
 
     /// Take channel numbers up to 0x7FFF, from which older clients pick [default: false]
     #[arg(long, env = "FARCALL_RELAY_RFC5766_CHANNELS", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    pub(super) rfc5766_channels: Option<bool>,
+    #[serde(deserialize_with = "text")]
+    pub(super) rfc5766_channels: Option<String>,
 
     /// Answer RFC 3489 Bindings [default: false]
     #[arg(long, env = "FARCALL_RELAY_CLASSIC_STUN", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    pub(super) classic_stun: Option<bool>,
+    #[serde(deserialize_with = "text")]
+    pub(super) classic_stun: Option<String>,
 
     /// Address for GET /metrics and GET /healthz [default: none]
     #[arg(long, env = "FARCALL_RELAY_METRICS_LISTEN", value_name = "ADDR")]
@@ -160,7 +162,7 @@ impl Visitor<'_> for TextVisitor {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or a number")
+        f.write_str("a string, a number, true or false")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
@@ -169,6 +171,10 @@ impl Visitor<'_> for TextVisitor {
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<String, E> {
         Ok(number.to_string())
+    }
+
+    fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<String, E> {
+        Ok(is_on.to_string())
     }
 }
 

@@ -100,6 +100,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--workers=0",
         "--user-quota=-1",
         "--unauthenticated-rate=many",
+        "--rfc5766-channels=2",
+        "--classic-stun=maybe",
         "--metrics-listen=1",
         "--log-format=xml",
         "--log=a=b=c",
@@ -121,6 +123,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "workers",
             "user-quota",
             "unauthenticated-rate",
+            "rfc5766-channels",
+            "classic-stun",
             "metrics-listen",
             "log",
             "log-format"

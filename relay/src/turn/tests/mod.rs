@@ -1,0 +1,22 @@
+//! Sentences of RFC 8656 and what else the server promises, in virtual time.
+
+mod allocate;
+mod authentication;
+mod binding;
+mod channels;
+mod data;
+mod lifetimes;
+mod permissions;
+mod policy;
+mod silence;
+
+use std::time::Duration;
+
+use farcall_proto::turn_credentials::{AuthSecret, UnixTime};
+
+use super::world::*;
+use super::*;
+use crate::auth::NONCE_LIFETIME;
+use crate::stun::{AttributeType, ChannelNumber, Class, Method, TransactionId, header::Header};
+
+const SECOND: Duration = Duration::from_secs(1);
