@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 
 use super::attribute::split_first;
 use super::integrity::{self, IntegrityKey, SHA1_BYTES};
-use super::{
-    ATTRIBUTE_HEADER_BYTES, Attribute, AttributeType, Class, HEADER_BYTES, Header, Method, TransactionId,
-    address,
-};
+use super::{Attribute, AttributeType, Class, HEADER_BYTES, Header, Method, TransactionId, address};
 
 /// Why bytes are not a STUN message. Nobody is told: what is not a request gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -187,5 +184,3 @@ impl<'a> Message<'a> {
         })
     }
 }
-
-const _: () = assert!(ATTRIBUTE_HEADER_BYTES == 4, "attributes are walked in steps of 32 bits");
