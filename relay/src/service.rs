@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::io::{Listeners, Worker, WorkerHandle, WorkerParts};
 use crate::metrics::WorkerMetrics;
-use crate::policy::{PeerPolicy, Quota, UnauthenticatedBudget, peer};
+use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::telemetry;
 use crate::turn::{self, Addresses, Lifetimes, Parts, Server};
 
@@ -94,6 +94,7 @@ impl Fleet {
                 listeners,
                 server,
                 quota: blueprint.quota.clone(),
+                own_relays: blueprint.own_relays.clone(),
                 metrics: Arc::clone(&metrics),
             };
             let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
@@ -149,6 +150,7 @@ struct Blueprint {
     policy: PeerPolicy,
     budget: UnauthenticatedBudget,
     quota: Quota,
+    own_relays: OwnRelays,
 }
 
 impl Blueprint {
@@ -160,12 +162,13 @@ impl Blueprint {
             addresses.external_v4.map(IpAddr::V4),
             addresses.external_v6.map(IpAddr::V6),
         ];
+        let own_relays = OwnRelays::default();
         let policy = PeerPolicy::new(peer::Config {
             allow: config.allow_peers.clone(),
             deny: config.deny_peers.clone(),
             listeners,
             own: ips.into_iter().flatten().collect(),
-            relay_ports: config.relay_ports.clone(),
+            relays: own_relays.clone(),
         });
         Ok(Self {
             turn: turn::Config {
@@ -183,6 +186,7 @@ impl Blueprint {
             policy,
             budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
             quota: Quota::new(config.user_quota),
+            own_relays,
         })
     }
 

@@ -130,12 +130,17 @@ fn two_clients_of_one_relay_talk_through_both_their_relayed_addresses() {
 #[test]
 fn without_allow_peer_loopback_is_refused_and_the_listener_always_is() {
     let peer = udp_socket().local_addr().unwrap();
-    let relay = Relay::start_with(&["--relay-ports", "60000-65535"]);
+    let relay = Relay::start_with(&["--relay-ports", "1024-65535"]);
     let mut client = Client::udp(relay.address);
     client.allocate();
     let elsewhere = SocketAddr::from(([127, 0, 0, 2], peer.port()));
     assert_eq!(client.permit(elsewhere), Some(403));
     assert_eq!(client.bind(0x4000, elsewhere), Some(403));
+    assert_eq!(
+        client.bind(0x4000, peer),
+        Some(403),
+        "beside our relays and in their range, but none of them"
+    );
     assert_eq!(client.bind(0x4000, relay.address), Some(403));
 
     let relay = Relay::start();

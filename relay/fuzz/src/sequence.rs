@@ -13,7 +13,7 @@ use farcall_proto::turn_credentials::UnixTime;
 use farcall_relay::auth::{self, Authenticator, NonceKey, StaticUser};
 use farcall_relay::clock;
 use farcall_relay::metrics::WorkerMetrics;
-use farcall_relay::policy::{PeerPolicy, UnauthenticatedBudget, peer};
+use farcall_relay::policy::{OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
 use farcall_relay::routes::Routes;
 use farcall_relay::stun::address::EncodedAddress;
 use farcall_relay::stun::{
@@ -117,6 +117,7 @@ struct Stage {
     elapsed: Duration,
     transactions: u64,
     relays: BTreeMap<AllocationId, SocketAddr>,
+    own_relays: OwnRelays,
     installed: BTreeSet<Route>,
     routes: Routes,
     next_relay: Result<(), RelayError>,
@@ -136,14 +137,15 @@ impl Stage {
             relay_v6: Some("2606:4700::1".parse().expect("an address")),
             external_v4: Some([198, 51, 100, 2].into()),
             external_v6: None,
-            ports: 50000..=50099,
+            ports: 50000..=50003,
         };
+        let own_relays = OwnRelays::default();
         let policy = PeerPolicy::new(peer::Config {
             allow: Vec::new(),
             deny: Vec::new(),
             listeners: vec![server_address()],
             own: vec![[198, 51, 100, 1].into(), [198, 51, 100, 2].into()],
-            relay_ports: addresses.ports.clone(),
+            relays: own_relays.clone(),
         });
         let config = Config {
             addresses,
@@ -165,6 +167,7 @@ impl Stage {
             elapsed: Duration::ZERO,
             transactions: 0,
             relays: BTreeMap::new(),
+            own_relays,
             installed: BTreeSet::new(),
             routes: Routes::default(),
             next_relay: Ok(()),
@@ -312,11 +315,13 @@ impl Stage {
                     let result = if is_taken { Err(RelayError::AddressInUse) } else { self.next_relay };
                     if result.is_ok() {
                         self.relays.insert(allocation, relayed.0);
+                        self.own_relays.insert(relayed.0);
                     }
                     self.server.handle_relay_opened(self.now().instant, allocation, result);
                 }
                 Action::CloseRelay { allocation } => {
-                    assert!(self.relays.remove(&allocation).is_some(), "closed twice, or never open");
+                    let relayed = self.relays.remove(&allocation).expect("closed twice, or never open");
+                    self.own_relays.remove(relayed);
                     assert!(self.installed.iter().all(|route| route.allocation != allocation));
                 }
                 Action::InstallRoute(route) => {
@@ -363,7 +368,7 @@ fn peer(choice: u8) -> SocketAddr {
         2 => ([1, 1, 1, 1], 5000).into(),
         3 => ([127, 0, 0, 1], 80).into(),
         4 => "[2606:4700::2]:5000".parse().expect("an address"),
-        5 => ([198, 51, 100, 2], 50000 + u16::from(choice / 8)).into(),
+        5 => ([198, 51, 100, 2], 50000 + u16::from(choice / 8 % 4)).into(),
         6 => server_address(),
         _ => "[::ffff:8.8.8.8]:5000".parse().expect("an address"),
     }

@@ -11,7 +11,7 @@ use super::listeners::bind_relay;
 use super::portable;
 use super::token::Source;
 use crate::auth::User;
-use crate::policy::{Quota, Reservation};
+use crate::policy::{OwnRelays, Quota, Reservation};
 use crate::turn::{AllocationId, Fragmentation, RelayError, RelayedAddr};
 
 /// Sockets by allocation, which are small numbers.
@@ -20,18 +20,20 @@ pub(super) struct Relays {
     sockets: Vec<Option<Relay>>,
     registry: Registry,
     quota: Quota,
+    own: OwnRelays,
 }
 
 #[derive(Debug)]
 struct Relay {
     socket: UdpSocket,
+    at: RelayedAddr,
     /// Given back when the socket closes.
     _reservation: Reservation,
 }
 
 impl Relays {
-    pub(super) fn new(registry: Registry, quota: Quota) -> Self {
-        Self { sockets: Vec::new(), registry, quota }
+    pub(super) fn new(registry: Registry, quota: Quota, own: OwnRelays) -> Self {
+        Self { sockets: Vec::new(), registry, quota, own }
     }
 
     /// Opens a socket at this address against this user's quota.
@@ -48,7 +50,8 @@ impl Relays {
             self.sockets.resize_with(id.0 + 1, || None);
         }
         if let Some(slot) = self.sockets.get_mut(id.0) {
-            *slot = Some(Relay { socket, _reservation: reservation });
+            *slot = Some(Relay { socket, at, _reservation: reservation });
+            self.own.insert(at.0);
         }
         Ok(())
     }
@@ -56,6 +59,7 @@ impl Relays {
     /// Closes it.
     pub(super) fn close(&mut self, id: AllocationId) {
         if let Some(mut relay) = self.sockets.get_mut(id.0).and_then(Option::take) {
+            self.own.remove(relay.at.0);
             // A socket that is closed is no longer watched anyhow.
             let _ = self.registry.deregister(&mut relay.socket);
         }

@@ -18,7 +18,7 @@ use super::streams::Streams;
 use super::token::Source;
 use crate::clock;
 use crate::metrics::WorkerMetrics;
-use crate::policy::Quota;
+use crate::policy::{OwnRelays, Quota};
 use crate::routes::Routes;
 use crate::turn::{AllocationId, Now, Server};
 
@@ -31,6 +31,8 @@ pub struct WorkerParts<R> {
     pub server: Server<R>,
     /// The book of allocations per account, shared by all.
     pub quota: Quota,
+    /// The relays that are open, known to all.
+    pub own_relays: OwnRelays,
     /// What it counts.
     pub metrics: Arc<WorkerMetrics>,
 }
@@ -68,7 +70,7 @@ impl WorkerHandle {
 impl<R: CryptoRng> Worker<R> {
     /// Registers everything, so that `run` cannot fail for want of it.
     pub fn new(parts: WorkerParts<R>) -> io::Result<(Self, WorkerHandle)> {
-        let WorkerParts { listeners, server, quota, metrics } = parts;
+        let WorkerParts { listeners, server, quota, own_relays, metrics } = parts;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let mut udp = Vec::new();
@@ -90,7 +92,7 @@ impl<R: CryptoRng> Worker<R> {
         let engine = Engine {
             server,
             routes: Routes::default(),
-            relays: Relays::new(registry.try_clone()?, quota),
+            relays: Relays::new(registry.try_clone()?, quota, own_relays),
             streams: Streams::new(registry.try_clone()?, Arc::clone(&metrics)),
             udp,
             metrics,

@@ -1,9 +1,11 @@
 //! Who may relay where, and how much: which peers are out of bounds, allocations per user, answers to strangers.
 
 pub mod budget;
+pub mod own_relays;
 pub mod peer;
 pub mod quota;
 
 pub use budget::UnauthenticatedBudget;
+pub use own_relays::OwnRelays;
 pub use peer::PeerPolicy;
 pub use quota::{Quota, Reservation};

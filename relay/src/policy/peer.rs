@@ -7,9 +7,10 @@
 //! somebody on the way may unwrap it. RFC 8656, section 21.1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
+
+use super::OwnRelays;
 
 /// What the operator wrote about peers, and what the server knows about itself.
 #[derive(Debug, Clone)]
@@ -22,8 +23,8 @@ pub struct Config {
     pub listeners: Vec<SocketAddr>,
     /// Where its relay sockets are, and what they are known as outside.
     pub own: Vec<IpAddr>,
-    /// The ports of relayed addresses.
-    pub relay_ports: RangeInclusive<u16>,
+    /// Which of their ports are relays.
+    pub relays: OwnRelays,
 }
 
 /// The rules of a running server.
@@ -67,7 +68,7 @@ impl PeerPolicy {
             return true;
         }
         if self.config.own.contains(&ip) {
-            return port.is_none_or(|port| self.config.relay_ports.contains(&port));
+            return port.is_none_or(|port| self.config.relays.contains(SocketAddr::new(ip, port)));
         }
         !is_in(&self.default_deny)
     }
@@ -154,13 +155,15 @@ mod tests {
     use super::*;
 
     fn policy(allow: &[&str], deny: &[&str]) -> PeerPolicy {
+        let relays = OwnRelays::default();
+        relays.insert("10.1.1.5:50000".parse().unwrap());
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         PeerPolicy::new(Config {
             allow: nets(allow),
             deny: nets(deny),
             listeners: vec!["0.0.0.0:3478".parse().unwrap(), "127.0.0.1:9641".parse().unwrap()],
             own: vec!["10.1.1.5".parse().unwrap(), "198.51.100.9".parse().unwrap()],
-            relay_ports: 49152..=65535,
+            relays,
         })
     }
 
@@ -283,6 +286,7 @@ mod tests {
         for own in ["10.1.1.5", "198.51.100.9"] {
             assert!(policy.allows_ip(own.parse().unwrap()));
             assert!(allows(&policy, &format!("{own}:50000")));
+            assert!(!allows(&policy, &format!("{own}:50001")), "nobody's relay");
             assert!(!allows(&policy, &format!("{own}:22")));
             assert!(!allows(&policy, &format!("{own}:3478")));
         }

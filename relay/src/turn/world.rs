@@ -12,7 +12,7 @@ use super::*;
 use crate::auth::{self, Authenticator, NonceKey, StaticUser};
 use crate::clock;
 use crate::metrics::WorkerMetrics;
-use crate::policy::{PeerPolicy, UnauthenticatedBudget, peer};
+use crate::policy::{OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
 use crate::stun::{
     AttributeType, ChannelNumber, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method,
     TransactionId, channel_data,
@@ -67,6 +67,7 @@ pub(super) struct World {
     /// How the next relays open; what is not said, opens.
     pub(super) relay_results: Vec<Result<(), RelayError>>,
     pub(super) opened: Vec<RelayedAddr>,
+    own_relays: OwnRelays,
     next_transaction: u64,
     unread: Vec<Action>,
 }
@@ -98,12 +99,13 @@ impl World {
         change(&mut config);
         let own =
             [config.addresses.relay_v4, config.addresses.external_v4].into_iter().flatten().map(Into::into);
+        let own_relays = OwnRelays::default();
         let policy = PeerPolicy::new(peer::Config {
             allow: Vec::new(),
             deny: vec!["9.9.9.9/32".parse().unwrap()],
             listeners: vec![SERVER.parse().unwrap()],
             own: own.collect(),
-            relay_ports: config.addresses.ports.clone(),
+            relays: own_relays.clone(),
         });
         let mut rng = ChaCha20Rng::seed_from_u64(42);
         let auth = auth::Config {
@@ -128,6 +130,7 @@ impl World {
             elapsed: Duration::ZERO,
             relay_results: Vec::new(),
             opened: Vec::new(),
+            own_relays,
             next_transaction: 0,
             unread: Vec::new(),
         }
@@ -248,6 +251,7 @@ impl World {
                 let result =
                     if self.relay_results.is_empty() { Ok(()) } else { self.relay_results.remove(0) };
                 self.opened.push(relayed);
+                self.own_relays.insert(relayed.0);
                 self.server.handle_relay_opened(self.start + self.elapsed, allocation, result);
             }
             self.unread.push(action);
