@@ -1,0 +1,140 @@
+//! `farcall-relay` under test, and what it counts.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::clock::{Deadline, PATIENCE, poll};
+use crate::host::Host;
+use crate::process::{Mark, Process};
+use crate::prometheus::Metrics;
+use crate::{Context, args};
+
+/// The secret that relay and signaling share unless a scenario wants otherwise.
+pub const SECRET: &str = "shared-by-relay-and-signaling";
+
+/// A user with a static password.
+pub const USER: (&str, &str) = ("static", "password");
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    /// The program.
+    pub process: Process,
+    /// Where it serves UDP.
+    pub udp: SocketAddr,
+    /// Where it serves TCP.
+    pub tcp: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// Which way a datagram goes through an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client that allocated to its peer.
+    ToPeer,
+    /// From a peer to the client that allocated.
+    ToClient,
+}
+
+/// Application payload, without TURN framing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many.
+    pub datagrams: u64,
+    /// How much.
+    pub bytes: u64,
+}
+
+impl Relay {
+    /// Starts one on ports that the kernel picks, which knows [`SECRET`] and [`USER`].
+    pub fn start(ctx: &Context, host: &Host) -> Result<Self> {
+        let user = format!("{}:{}", USER.0, USER.1);
+        Self::listen(ctx, host, &host.any_port(), &args!["--auth-secret", SECRET, "--user", user])
+    }
+
+    /// Starts one at `listen`, which lends addresses of its own host, to peers on loopback as well.
+    pub fn listen(ctx: &Context, host: &Host, listen: &str, extra: &[OsString]) -> Result<Self> {
+        let metrics = host.any_port();
+        let ip = host.ip.to_string();
+        let mut args = args!["--listen", listen, "--realm", "farcall.test", "--relay-ip", ip];
+        args.extend(args!["--allow-peer", "127.0.0.0/8", "--metrics-listen", metrics]);
+        args.extend_from_slice(extra);
+        let process = ctx.spawn(host, "relay", "farcall-relay", args)?;
+        let ready = process.wait_for("its ready line", Mark::START, Deadline::after(PATIENCE), |line| {
+            serde_json::from_str::<Line>(line).context("not a ready line").map(|line| Some(line.ready))
+        })?;
+        let [udp] = ready.udp;
+        let [tcp] = ready.tcp;
+        Ok(Self { process, udp, tcp, metrics: ready.metrics })
+    }
+
+    /// For `--stun`.
+    #[must_use]
+    pub fn stun_uri(&self) -> String {
+        format!("stun:{}", self.udp)
+    }
+
+    /// For `--turn`.
+    #[must_use]
+    pub fn turn_uri(&self) -> String {
+        format!("turn:{}?transport=udp", self.udp)
+    }
+
+    /// Everything it counts, now.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Metrics::scrape(self.metrics)
+    }
+
+    /// What it has forwarded so far.
+    pub fn forwarded(&self, direction: Direction) -> Result<Traffic> {
+        let direction = match direction {
+            Direction::ToPeer => "to_peer",
+            Direction::ToClient => "to_client",
+        };
+        let metrics = self.metrics()?;
+        let count = |name| metrics.count(name, &[("direction", direction)]);
+        Ok(Traffic {
+            datagrams: count("farcall_relay_forwarded_datagrams_total")?,
+            bytes: count("farcall_relay_forwarded_bytes_total")?,
+        })
+    }
+
+    /// How many requests of `method` ended in `result`: `success` or an error code.
+    pub fn requests(&self, method: &str, result: &str) -> Result<u64> {
+        let labels = [("method", method), ("result", result)];
+        self.metrics()?.count("farcall_relay_requests_total", &labels)
+    }
+
+    /// Allocations ever made.
+    pub fn allocations_created(&self) -> Result<u64> {
+        self.metrics()?.count("farcall_relay_allocations_created_total", &[])
+    }
+
+    /// Allocations alive.
+    pub fn allocations(&self) -> Result<u64> {
+        self.metrics()?.count("farcall_relay_allocations", &[])
+    }
+
+    /// Waits until `datagrams` more have been forwarded to clients than `before`.
+    pub fn forwards_on(&self, before: Traffic, datagrams: u64) -> Result<Traffic> {
+        poll(&format!("{datagrams} more datagrams through the relay"), Deadline::after(PATIENCE), || {
+            let now = self.forwarded(Direction::ToClient)?;
+            Ok((now.datagrams >= before.datagrams + datagrams).then_some(now))
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    ready: Ready,
+}
+
+#[derive(Deserialize)]
+struct Ready {
+    udp: [SocketAddr; 1],
+    tcp: [SocketAddr; 1],
+    metrics: SocketAddr,
+}
