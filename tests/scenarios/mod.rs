@@ -1,0 +1,126 @@
+//! The registry: every scenario, what it claims, and where it is told.
+//!
+//! A scenario proves its claim by what others saw (a relay's counters, a decoded recording, the words that arrived),
+//! never by an exit code alone.
+
+mod coturn;
+mod direct;
+mod pair;
+mod relayed;
+mod rooms;
+mod servers;
+
+use anyhow::Result;
+
+use crate::tools::Tool;
+use crate::{Context, Evidence};
+
+/// One claim about the programs, and how to put it to the proof.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// What filters match.
+    pub name: &'static str,
+    /// What holds if it passes.
+    pub claim: &'static str,
+    /// Programs of others that it cannot do without.
+    pub needs: &'static [Tool],
+    /// Puts the claim to the proof.
+    pub run: fn(&Context) -> Result<Evidence>,
+}
+
+/// All of them, in the order of the table.
+pub static ALL: [Scenario; 13] = [
+    Scenario {
+        name: "direct-call",
+        claim: "video, audio and text go both ways without a server",
+        needs: &[Tool::Ffprobe],
+        run: direct::call,
+    },
+    Scenario {
+        name: "reflexive-candidate",
+        claim: "a peer behind a translator learns its outer address",
+        needs: &[],
+        run: direct::reflexive_candidate,
+    },
+    Scenario {
+        name: "both-offer",
+        claim: "two offers at once end in one connection",
+        needs: &[],
+        run: direct::both_offer,
+    },
+    Scenario {
+        name: "relayed-call",
+        claim: "a call through the relay, which counts what the peers count",
+        needs: &[],
+        run: relayed::call,
+    },
+    Scenario {
+        name: "wrong-turn-password",
+        claim: "credentials made with another secret get no allocation",
+        needs: &[],
+        run: relayed::wrong_password,
+    },
+    Scenario {
+        name: "third-peer-refused",
+        claim: "a room of two refuses a third and the two go on",
+        needs: &[],
+        run: rooms::third_peer_refused,
+    },
+    Scenario {
+        name: "peer-killed",
+        claim: "the room mate of a killed peer is told, and its place is free again",
+        needs: &[],
+        run: rooms::peer_killed,
+    },
+    Scenario {
+        name: "bad-join-token",
+        claim: "only the right token opens a room",
+        needs: &[],
+        run: rooms::bad_join_token,
+    },
+    Scenario {
+        name: "unreachable-signaling",
+        claim: "a peer that finds no signaling says so and ends",
+        needs: &[],
+        run: rooms::unreachable_signaling,
+    },
+    Scenario {
+        name: "signaling-killed",
+        claim: "media outlives a killed signaling server, and the next call works",
+        needs: &[],
+        run: servers::signaling_killed,
+    },
+    Scenario {
+        name: "daemons-terminated",
+        claim: "SIGTERM during a call: GoAway, a bounded drain, exit 0",
+        needs: &[],
+        run: servers::terminated,
+    },
+    Scenario {
+        name: "coturn-udp",
+        claim: "coturn's clients lose nothing over UDP",
+        needs: &[Tool::TurnClient, Tool::StunClient],
+        run: coturn::udp,
+    },
+    Scenario {
+        name: "coturn-tcp",
+        claim: "coturn's clients lose nothing over TCP",
+        needs: &[Tool::TurnClient],
+        run: coturn::tcp,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_for_a_folder() {
+        let names = ALL.iter().map(|scenario| scenario.name).collect::<BTreeSet<_>>();
+        assert_eq!(names.len(), ALL.len());
+        let fits = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        assert!(names.iter().all(|name| fits(name)), "{names:?}");
+    }
+}

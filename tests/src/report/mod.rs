@@ -1,0 +1,227 @@
+//! What people and CI get to see: a line as each scenario ends, the table, the JUnit file.
+
+pub mod junit;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::terminal::Style;
+use table::{Align, Cell, Table};
+
+/// How a scenario ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Its name in the registry.
+    pub name: &'static str,
+    /// What it claims.
+    pub claim: &'static str,
+    /// Whether the claim holds.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// Where its logs are.
+    pub folder: PathBuf,
+}
+
+/// Whether a claim holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It does, and here is why.
+    Passed(Evidence),
+    /// It does not, and here is why.
+    Failed(String),
+    /// Nobody knows: something that the machine lacks.
+    CouldNotRun(String),
+}
+
+/// How many scenarios ended how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Claims that hold.
+    pub passed: usize,
+    /// Claims that do not.
+    pub failed: usize,
+    /// Scenarios that could not run.
+    pub not_run: usize,
+}
+
+impl Tally {
+    /// Counts.
+    #[must_use]
+    pub fn of(outcomes: &[Outcome]) -> Self {
+        outcomes.iter().fold(Self::default(), |mut tally, outcome| {
+            match outcome.verdict {
+                Verdict::Passed(_) => tally.passed += 1,
+                Verdict::Failed(_) => tally.failed += 1,
+                Verdict::CouldNotRun(_) => tally.not_run += 1,
+            }
+            tally
+        })
+    }
+}
+
+/// What is printed the moment a scenario ends: the claim, and what proves or refutes it.
+#[must_use]
+pub fn paragraph(style: Style, outcome: &Outcome) -> String {
+    let Outcome { name, claim, verdict, took, folder } = outcome;
+    let took = style.dim(&format!("{:.1} s", took.as_secs_f64()));
+    match verdict {
+        Verdict::Passed(evidence) => {
+            let facts = evidence.facts.iter().map(|fact| format!("\n       {}", style.dim(fact)));
+            format!(" {}   {name}: {claim}  {took}{}", style.green("ok"), facts.collect::<String>())
+        }
+        Verdict::Failed(why) => {
+            let why = why.replace('\n', "\n       ");
+            let logs = folder.display();
+            format!(
+                "{}  {name}: {claim}  {took}\n       {why}\n       logs:   {logs}\n       repeat: {REPEAT} {name}",
+                style.red("FAIL")
+            )
+        }
+        Verdict::CouldNotRun(why) => {
+            format!("{}   {name}: {claim}\n       could not run: {why}", style.yellow("--"))
+        }
+    }
+}
+
+/// The table of all scenarios, and what it comes to.
+#[must_use]
+pub fn summary(style: Style, outcomes: &[Outcome], took: Duration) -> String {
+    let mut table = Table::new([
+        ("scenario", Align::Left),
+        ("result", Align::Left),
+        ("path", Align::Left),
+        ("connected", Align::Right),
+        ("frames", Align::Right),
+        ("received", Align::Right),
+        ("time", Align::Right),
+    ]);
+    for outcome in outcomes {
+        table.push(row(style, outcome));
+    }
+    let Tally { passed, failed, not_run } = Tally::of(outcomes);
+    let mut text = table.render(style);
+    let failed_text = format!("{failed} failed");
+    let sum = [
+        style.green(&format!("{passed} passed")),
+        if failed == 0 { failed_text } else { style.red(&failed_text) },
+        format!("in {:.1} s", took.as_secs_f64()),
+    ];
+    text.push_str(&format!("\nscenarios: {}\n", sum.join(", ").replace(", in", " in")));
+    if not_run > 0 {
+        text.push_str(&style.yellow(&format!("{not_run} could not run, named above\n")));
+    }
+    for outcome in outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))) {
+        let name = outcome.name;
+        text.push_str(&format!(
+            "{}  {REPEAT} {name}   logs: {}\n",
+            style.red(name),
+            outcome.folder.display()
+        ));
+    }
+    text
+}
+
+fn row(style: Style, outcome: &Outcome) -> [Cell; 7] {
+    let none = Evidence::default();
+    let (result, evidence) = match &outcome.verdict {
+        Verdict::Passed(evidence) => (Cell::dressed("ok", style.green("ok")), evidence),
+        Verdict::Failed(_) => (Cell::dressed("FAIL", style.red("FAIL")), &none),
+        Verdict::CouldNotRun(_) => (Cell::dressed("not run", style.yellow("not run")), &none),
+    };
+    let optional =
+        |text: Option<String>| text.map_or_else(|| Cell::dressed("-", style.dim("-")), Cell::plain);
+    [
+        Cell::plain(outcome.name),
+        result,
+        optional(
+            evidence.path.as_ref().map(|path| format!("{}/{} {}", path.local, path.remote, path.protocol)),
+        ),
+        optional(evidence.connected_ms.map(|ms| format!("{ms:.0} ms"))),
+        optional(evidence.frames.map(|(first, second)| format!("{first} + {second}"))),
+        optional(evidence.bytes.map(size)),
+        Cell::plain(format!("{:.1} s", outcome.took.as_secs_f64())),
+    ]
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let bytes = bytes as f64;
+    match bytes {
+        ..1e3 => format!("{bytes} B"),
+        ..1e6 => format!("{:.1} kB", bytes / 1e3),
+        _ => format!("{:.1} MB", bytes / 1e6),
+    }
+}
+
+const REPEAT: &str = "cargo xtask e2e";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Path;
+
+    fn outcome(name: &'static str, verdict: Verdict) -> Outcome {
+        let folder = PathBuf::from("target/e2e").join(name);
+        Outcome { name, claim: "it works", verdict, took: Duration::from_millis(5120), folder }
+    }
+
+    fn outcomes() -> Vec<Outcome> {
+        let path = Path { local: "host".into(), remote: "prflx".into(), protocol: "udp".into() };
+        let evidence = Evidence {
+            path: Some(path),
+            connected_ms: Some(38.4),
+            frames: Some((112, 98)),
+            bytes: Some(1_234_567),
+            facts: vec!["112 frames decode".to_owned()],
+        };
+        vec![
+            outcome("direct-call", Verdict::Passed(evidence)),
+            outcome("glare", Verdict::Failed("no rollback".to_owned())),
+            outcome("coturn", Verdict::CouldNotRun("no turnutils_uclient".to_owned())),
+        ]
+    }
+
+    #[test]
+    fn the_summary_is_one_aligned_table_with_the_sums_and_how_to_repeat() {
+        let text = summary(Style::Plain, &outcomes(), Duration::from_secs(61));
+        let expected = "\
+scenario     result   path            connected    frames  received   time
+--------------------------------------------------------------------------
+direct-call  ok       host/prflx udp      38 ms  112 + 98    1.2 MB  5.1 s
+glare        FAIL     -                       -         -         -  5.1 s
+coturn       not run  -                       -         -         -  5.1 s
+
+scenarios: 1 passed, 1 failed in 61.0 s
+1 could not run, named above
+glare  cargo xtask e2e glare   logs: target/e2e/glare
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn colour_does_not_move_a_column() {
+        let colour = summary(Style::Colour, &outcomes(), Duration::from_secs(61));
+        let mut stripped = String::new();
+        for (at, part) in colour.split('\x1b').enumerate() {
+            let text = if at == 0 { part } else { part.split_once('m').unwrap().1 };
+            stripped.push_str(text);
+        }
+        assert_eq!(stripped, summary(Style::Plain, &outcomes(), Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn a_failure_says_why_where_and_how_to_repeat_it() {
+        let text = paragraph(Style::Plain, &outcomes()[1]);
+        assert!(text.contains("FAIL  glare: it works  5.1 s\n       no rollback\n"), "{text}");
+        assert!(text.ends_with("logs:   target/e2e/glare\n       repeat: cargo xtask e2e glare"), "{text}");
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        assert_eq!([size(999), size(1500), size(2_500_000)], ["999 B", "1.5 kB", "2.5 MB"]);
+    }
+}
