@@ -1,6 +1,7 @@
-//! Colour where a person looks, plain text where a file or a pipe does.
+//! What people get to see: colour where it is a person who looks, paths as one would type them.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 /// How text is dressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,4 +56,11 @@ impl Style {
             Self::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
         }
     }
+}
+
+/// A path as a person would type it here.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }

@@ -15,7 +15,7 @@ use farcall_tests::host::Host;
 use farcall_tests::process::Process;
 use farcall_tests::relay::Relay;
 use farcall_tests::signaling::Signaling;
-use farcall_tests::terminal::Style;
+use farcall_tests::terminal::{Style, shown};
 use farcall_tests::{Context, args};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -89,11 +89,6 @@ fn wait(processes: &[Process]) -> Result<Option<String>> {
 }
 
 fn greeting(style: Style, signaling: &Signaling, relay: &Relay, programs: &Path, logs: &Path) -> String {
-    // As a person in the workspace would type it, if that is where we are.
-    let shown = |path: &Path| {
-        let current = std::env::current_dir().unwrap_or_default();
-        path.strip_prefix(current).unwrap_or(path).display().to_string()
-    };
     let mut text = String::new();
     let call = format!("{}/farcall-peer --signaling {} call my-room", shown(programs), signaling.url());
     for (what, value) in [

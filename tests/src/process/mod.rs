@@ -230,6 +230,7 @@ fn command_line(program: &Path, args: &[OsString]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
     use std::time::Duration;
 
     use super::*;
@@ -320,6 +321,20 @@ mod tests {
         assert!(folder.exists());
         drop(fake);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_process_does_not_outlive_the_thread_that_started_it() {
+        let logs = tempfile::tempdir().unwrap();
+        let folder = logs.path().to_owned();
+        let starting = std::thread::spawn(move || {
+            let fake = script(&folder, "echo on; read forever");
+            fake.wait_for("on", Mark::START, soon(), |line| is(line, "on")).unwrap();
+            fake
+        });
+        let mut fake = starting.join().unwrap();
+        let status = fake.wait_exit(soon()).unwrap();
+        assert_eq!(status.signal(), Some(9), "{status}");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 pub mod junit;
 mod table;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::evidence::Evidence;
-use crate::terminal::Style;
+use crate::terminal::{Style, shown};
 use table::{Align, Cell, Table};
 
 /// How a scenario ended.
@@ -74,7 +75,7 @@ pub fn paragraph(style: Style, outcome: &Outcome) -> String {
         }
         Verdict::Failed(why) => {
             let why = why.replace('\n', "\n       ");
-            let logs = folder.display();
+            let logs = shown(folder);
             format!(
                 "{}  {name}: {claim}  {took}\n       {why}\n       logs:   {logs}\n       repeat: {REPEAT} {name}",
                 style.red("FAIL")
@@ -103,23 +104,19 @@ pub fn summary(style: Style, outcomes: &[Outcome], took: Duration) -> String {
     }
     let Tally { passed, failed, not_run } = Tally::of(outcomes);
     let mut text = table.render(style);
-    let failed_text = format!("{failed} failed");
-    let sum = [
-        style.green(&format!("{passed} passed")),
-        if failed == 0 { failed_text } else { style.red(&failed_text) },
-        format!("in {:.1} s", took.as_secs_f64()),
-    ];
-    text.push_str(&format!("\nscenarios: {}\n", sum.join(", ").replace(", in", " in")));
+    let passed = style.green(&format!("{passed} passed"));
+    let failed = match failed {
+        0 => "0 failed".to_owned(),
+        number => style.red(&format!("{number} failed")),
+    };
+    let _ = writeln!(text, "\nscenarios: {passed}, {failed} in {:.1} s", took.as_secs_f64());
     if not_run > 0 {
-        text.push_str(&style.yellow(&format!("{not_run} could not run, named above\n")));
+        let _ = writeln!(text, "{}", style.yellow(&format!("{not_run} could not run, named above")));
     }
-    for outcome in outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))) {
-        let name = outcome.name;
-        text.push_str(&format!(
-            "{}  {REPEAT} {name}   logs: {}\n",
-            style.red(name),
-            outcome.folder.display()
-        ));
+    let failed = || outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_)));
+    let width = failed().map(|outcome| outcome.name.len()).max().unwrap_or(0);
+    for Outcome { name, folder, .. } in failed() {
+        let _ = writeln!(text, "repeat: {REPEAT} {name:width$}   logs: {}", shown(folder));
     }
     text
 }
@@ -197,7 +194,7 @@ coturn       not run  -                       -         -         -  5.1 s
 
 scenarios: 1 passed, 1 failed in 61.0 s
 1 could not run, named above
-glare  cargo xtask e2e glare   logs: target/e2e/glare
+repeat: cargo xtask e2e glare   logs: target/e2e/glare
 ";
         assert_eq!(text, expected);
     }
