@@ -7,10 +7,10 @@ use crate::coturn::{
 };
 use crate::host::Host;
 use crate::relay::{Direction, Relay};
-use crate::{Context, Evidence};
+use crate::{Context, Evidence, args};
 
 pub(super) fn udp(ctx: &Context) -> Result<Evidence> {
-    let relay = Relay::start(ctx, &Host::local())?;
+    let relay = start(ctx)?;
     let reflexive = reflexive_address(ctx, &relay)?;
     ensure!(reflexive.ip() == relay.udp.ip(), "turnutils_stunclient was told that it is {reflexive}");
     Ok(clients(ctx, &relay, Transport::Udp)?
@@ -18,8 +18,13 @@ pub(super) fn udp(ctx: &Context) -> Result<Evidence> {
 }
 
 pub(super) fn tcp(ctx: &Context) -> Result<Evidence> {
-    let relay = Relay::start(ctx, &Host::local())?;
+    let relay = start(ctx)?;
     clients(ctx, &relay, Transport::Tcp)
+}
+
+/// Debian's coturn picks its channel numbers as RFC 5766 had them.
+fn start(ctx: &Context) -> Result<Relay> {
+    Relay::start_with(ctx, &Host::local(), &args!["--rfc5766-channels"])
 }
 
 /// With channels and with Send, with static and with ephemeral credentials, side by side.

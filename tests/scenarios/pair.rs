@@ -37,7 +37,10 @@ impl Pair {
         let (_, later) = bob.joined()?;
         ensure!(earlier < later, "{first} came first but has ordinal {earlier}, and {second} {later}");
         let connected = bob.connected()?;
-        alice.connected()?;
+        for path in [&alice.connected()?.path, &connected.path] {
+            let known = |kind: &str| ["host", "srflx", "prflx", "relay"].contains(&kind);
+            ensure!(known(&path.local) && known(&path.remote), "{path} is no path");
+        }
         alice.channel_open()?;
         bob.channel_open()?;
         Ok(Self { alice, bob, connected })

@@ -51,8 +51,15 @@ pub struct Traffic {
 impl Relay {
     /// Starts one on ports that the kernel picks, which knows [`SECRET`] and [`USER`].
     pub fn start(ctx: &Context, host: &Host) -> Result<Self> {
+        Self::start_with(ctx, host, &[])
+    }
+
+    /// The same with further flags.
+    pub fn start_with(ctx: &Context, host: &Host, extra: &[OsString]) -> Result<Self> {
         let user = format!("{}:{}", USER.0, USER.1);
-        Self::listen(ctx, host, &host.any_port(), &args!["--auth-secret", SECRET, "--user", user])
+        let mut args = args!["--auth-secret", SECRET, "--user", user];
+        args.extend_from_slice(extra);
+        Self::listen(ctx, host, &host.any_port(), &args)
     }
 
     /// Starts one at `listen`, which lends addresses of its own host, to peers on loopback as well.
