@@ -7,11 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::pair::{Pair, nearly_all};
 use crate::event::{EventKind, Stats};
 use crate::ffprobe::Probe;
-use crate::host::Host;
-use crate::peer::{Call, Peer};
-use crate::relay::{Direction, Relay};
-use crate::stack::{Settings, Stack};
-use crate::translator::Translator;
+use crate::peer::Peer;
+use crate::relay::Direction;
+use crate::stack::Stack;
 use crate::{Context, Evidence};
 
 /// Long enough for a hundred frames each way.
@@ -76,52 +74,6 @@ fn received_and_recorded(peer: &Peer, own: &Stats, other: &Stats) -> Result<Stri
 /// Frames that a call of [`CALL`] has at the very least: 12 pictures, or 40 Opus frames, a second.
 fn floor(kind: &str) -> u64 {
     CALL.as_secs() * if kind == "video" { 12 } else { 40 }
-}
-
-pub(super) fn reflexive_candidate(ctx: &Context) -> Result<Evidence> {
-    let relay = Relay::start(ctx, &Host::local())?;
-    let translator = Translator::before(relay.udp)?;
-    let stun_uri = Some(format!("stun:{}", translator.inside()));
-    let stack = Stack::around(ctx, relay, Settings { stun_uri, ..Settings::default() })?;
-
-    let mut pair = Pair::meet(ctx, &stack, Call::without_media)?;
-    pair.talk("Reflexive")?;
-    let mut evidence = Evidence::new().connected(&pair.connected);
-    for (peer, other) in [(&pair.alice, &pair.bob), (&pair.bob, &pair.alice)] {
-        let name = peer.process.name();
-        let (host, outside) = reflexive_of(peer, &translator)?;
-        // The candidate was there before the connection, but trickling it may take a moment longer.
-        other.wait(&format!("the candidate {outside}"), |event| {
-            let EventKind::Candidate(candidate) = event else { return None };
-            (candidate.side == "remote" && candidate.kind == "srflx" && candidate.address == outside)
-                .then_some(())
-        })?;
-        evidence = evidence.fact(format!(
-            "{name} at {host} learnt that the translator shows it as {outside}, and its room mate heard of it"
-        ));
-    }
-    let bindings = stack.relay.requests("binding", "success")?;
-    ensure!(bindings >= 2, "the relay answered {bindings} Binding requests");
-    Ok(evidence.fact(format!("the relay answered {bindings} Binding requests")))
-}
-
-/// The peer's own address and its reflexive one, which must be the one that the translator gave it.
-fn reflexive_of(peer: &Peer, translator: &Translator) -> Result<(String, String)> {
-    let name = peer.process.name();
-    let reflexive = peer.wait("a local srflx candidate", |event| {
-        let EventKind::Candidate(candidate) = event else { return None };
-        (candidate.side == "local" && candidate.kind == "srflx").then_some(candidate)
-    })?;
-    for host in peer.candidates_of("local", "host")? {
-        let address =
-            host.address.parse().with_context(|| format!("{name} has the address {}", host.address))?;
-        if let Some(outside) = translator.outside_of(address) {
-            let outside = outside.to_string();
-            ensure!(reflexive.address == outside, "{name} took {} for {outside}", reflexive.address);
-            return Ok((host.address, outside));
-        }
-    }
-    anyhow::bail!("{name} asked for its address from a socket that is no host candidate")
 }
 
 pub(super) fn both_offer(ctx: &Context) -> Result<Evidence> {

@@ -3,6 +3,7 @@
 //! A scenario proves its claim by what others saw (a relay's counters, a decoded recording, the words that arrived),
 //! never by an exit code alone.
 
+mod candidates;
 mod coturn;
 mod direct;
 mod pair;
@@ -29,7 +30,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub static ALL: [Scenario; 13] = [
+pub static ALL: [Scenario; 14] = [
     Scenario {
         name: "direct-call",
         claim: "video, audio and text go both ways without a server",
@@ -37,10 +38,16 @@ pub static ALL: [Scenario; 13] = [
         run: direct::call,
     },
     Scenario {
+        name: "candidates",
+        claim: "gathering finds the host, the reflexive and the relayed address",
+        needs: &[],
+        run: candidates::gathered,
+    },
+    Scenario {
         name: "reflexive-candidate",
         claim: "a peer behind a translator learns its outer address",
         needs: &[],
-        run: direct::reflexive_candidate,
+        run: candidates::reflexive,
     },
     Scenario {
         name: "both-offer",

@@ -102,10 +102,11 @@ impl Peer {
         Ok(Self { process: ctx.spawn(host, &call.name, "farcall-peer", args)? })
     }
 
-    /// Starts `farcall-peer candidates`.
-    pub fn candidates(ctx: &Context, host: &Host, signaling: &str, name: &str) -> Result<Self> {
-        let args = args!["--signaling", signaling, "--json", "candidates", "--bind", host.ip.to_string()];
-        Ok(Self { process: ctx.spawn(host, name, "farcall-peer", args)? })
+    /// Starts `farcall-peer candidates`, which asks the servers named here and no signaling.
+    pub fn candidates(ctx: &Context, host: &Host, servers: Vec<OsString>) -> Result<Self> {
+        let mut args = args!["--json", "candidates", "--bind", host.ip.to_string()];
+        args.extend(servers);
+        Ok(Self { process: ctx.spawn(host, "candidates", "farcall-peer", args)? })
     }
 
     /// Waits for the first event for which `pick` returns something, counted from its start.

@@ -71,6 +71,12 @@ impl Process {
         // Out of our process group, so that Ctrl-C reaches only us and we decide how the others end.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).args(&host.enter).arg(program).args(args).process_group(0);
+        // What a developer has set for an own server must not reach the ones under test.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("FARCALL_") {
+                command.env_remove(&variable);
+            }
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {name} through setpriv"))?;
 
