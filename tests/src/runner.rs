@@ -12,7 +12,7 @@ use crate::Context;
 use crate::clock::now;
 use crate::report::{self, Outcome, Tally, Verdict};
 use crate::scenarios::Scenario;
-use crate::terminal::Style;
+use crate::terminal::{Style, shown};
 use crate::tools::Tool;
 
 /// Where things are and how to run.
@@ -45,6 +45,8 @@ pub fn select(all: &'static [Scenario], filters: &[String]) -> Result<Vec<&'stat
 pub fn run(plan: &Plan, scenarios: &[&'static Scenario], out: &mut (impl Write + Send)) -> Result<Tally> {
     let Plan { reports, jobs, style, .. } = plan;
     std::fs::create_dir_all(reports).with_context(|| format!("creating {}", reports.display()))?;
+    let (number, logs) = (scenarios.len(), shown(reports));
+    writeln!(out, "\n{}", style.bold(&format!("== {number} scenarios, {jobs} at once; logs in {logs}")))?;
     let started = now();
     let next = AtomicUsize::new(0);
     let done = Mutex::new((Vec::new(), out));

@@ -68,24 +68,46 @@ impl Tally {
 pub fn paragraph(style: Style, outcome: &Outcome) -> String {
     let Outcome { name, claim, verdict, took, folder } = outcome;
     let took = style.dim(&format!("{:.1} s", took.as_secs_f64()));
+    let below = |text: &str| wrapped(text, WIDTH).map(|line| format!("\n{INDENT}{line}")).collect::<String>();
     match verdict {
         Verdict::Passed(evidence) => {
-            let facts = evidence.facts.iter().map(|fact| format!("\n       {}", style.dim(fact)));
-            format!(" {}   {name}: {claim}  {took}{}", style.green("ok"), facts.collect::<String>())
+            let facts = evidence.facts.iter().map(|fact| style.dim(&below(fact))).collect::<String>();
+            format!(" {}   {name}: {claim}  {took}{facts}", style.green("ok"))
         }
         Verdict::Failed(why) => {
-            let why = why.replace('\n', "\n       ");
-            let logs = shown(folder);
-            format!(
-                "{}  {name}: {claim}  {took}\n       {why}\n       logs:   {logs}\n       repeat: {REPEAT} {name}",
-                style.red("FAIL")
-            )
+            let (why, logs) = (below(why), shown(folder));
+            let repeat = format!("{INDENT}logs:   {logs}\n{INDENT}repeat: {REPEAT} {name}");
+            format!("{}  {name}: {claim}  {took}{why}\n{repeat}", style.red("FAIL"))
         }
         Verdict::CouldNotRun(why) => {
-            format!("{}   {name}: {claim}\n       could not run: {why}", style.yellow("--"))
+            format!(" {}   {name}: {claim}{}", style.yellow("--"), below(&format!("could not run: {why}")))
         }
     }
 }
+
+/// `text` in lines of at most `width` characters, broken between words. Its own line breaks stay.
+fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> {
+    text.lines().flat_map(move |line| {
+        let indent = line.chars().take_while(|c| *c == ' ').count();
+        let mut lines = vec![" ".repeat(indent)];
+        for word in line.split_whitespace() {
+            let last = lines.last().map_or(0, |line| line.chars().count());
+            if last > indent && last + 1 + word.chars().count() > width {
+                lines.push(" ".repeat(indent + 2));
+            }
+            if let Some(last) = lines.last_mut() {
+                let gap = if last.trim().is_empty() { "" } else { " " };
+                last.push_str(gap);
+                last.push_str(word);
+            }
+        }
+        lines
+    })
+}
+
+/// What is told of a scenario stands below its name, within the width of a usual terminal.
+const INDENT: &str = "       ";
+const WIDTH: usize = 103;
 
 /// The table of all scenarios, and what it comes to.
 #[must_use]
@@ -215,6 +237,14 @@ repeat: cargo xtask e2e glare   logs: target/e2e/glare
         let text = paragraph(Style::Plain, &outcomes()[1]);
         assert!(text.contains("FAIL  glare: it works  5.1 s\n       no rollback\n"), "{text}");
         assert!(text.ends_with("logs:   target/e2e/glare\n       repeat: cargo xtask e2e glare"), "{text}");
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words_and_no_word_is_lost() {
+        let lines = |text| wrapped(text, 12).collect::<Vec<_>>();
+        assert_eq!(lines("one two three four"), ["one two", "  three four"]);
+        assert_eq!(lines("a\n    indented text"), ["a", "    indented", "      text"]);
+        assert_eq!(lines("http://a.very.long/word and more"), ["http://a.very.long/word", "  and more"]);
     }
 
     #[test]
