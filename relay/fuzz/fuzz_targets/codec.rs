@@ -1,5 +1,6 @@
-#![no_main]
 //! See `farcall_relay_fuzz::codec`.
+
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 

@@ -1,5 +1,6 @@
-#![no_main]
 //! See `farcall_relay_fuzz::sequence`.
+
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
