@@ -39,7 +39,8 @@ impl Context {
         self.launch(host, name, tool.program().into(), args)
     }
 
-    fn launch(&self, host: &Host, name: &str, program: PathBuf, args: Vec<OsString>) -> Result<Process> {
+    /// Starts any program on `host`: one on the search path, or where a path says.
+    pub fn launch(&self, host: &Host, name: &str, program: PathBuf, args: Vec<OsString>) -> Result<Process> {
         let logs = self.folder.clone();
         Process::spawn(host, &Launch { name: name.to_owned(), program, args, logs })
     }

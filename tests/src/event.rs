@@ -74,6 +74,12 @@ pub enum EventKind {
         reason: String,
     },
     Recorded(Recorded),
+    Bench {
+        bytes: u64,
+        elapsed_ms: f64,
+        megabytes_per_second: f64,
+        cpu_seconds: f64,
+    },
     Stats(Box<Stats>),
     Ended {
         reason: String,

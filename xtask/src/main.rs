@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod clock;
 mod e2e;
@@ -31,6 +32,7 @@ cargo xtask COMMAND
   check             formatting, clippy, documentation, licences, tidy
   tidy              the house rules that a text search can hold
   up                starts signaling and relay on this machine and says how to call, until Ctrl-C
+  bench [NAME…]     takes the measurements of docs/perf.md; --list names them
   fuzz [TARGET]     fuzzes the relay; without a target, lists them
   setup             installs what the other commands need, saying what and why
 
@@ -53,6 +55,7 @@ fn run() -> Result<ExitCode> {
     let rest = words.collect::<Vec<_>>();
     let workspace = Workspace::find()?;
     match command.as_str() {
+        "bench" => bench::run(&workspace, &rest),
         "e2e" => e2e::run(&workspace, &rest),
         "fuzz" => fuzz::run(&workspace, &rest),
         "test" => no_arguments(&rest).and_then(|()| test::run(&workspace)),

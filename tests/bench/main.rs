@@ -1,0 +1,89 @@
+//! The measurements of `docs/perf.md`, on this machine, now: `cargo xtask bench [NAME…]`.
+//!
+//! Machines are shared, so nothing here passes or fails by the clock. A figure is a median with its spread, in CPU
+//! time where that is what is meant, and rivals take turns in the same run.
+
+#![forbid(unsafe_code)]
+
+mod call;
+mod channel;
+mod cpu;
+mod figures;
+mod relay;
+mod servers;
+mod turn_client;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use farcall_tests::Context;
+
+use crate::figures::Figures;
+
+/// One group of measurements.
+struct Bench {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Context, &mut Figures) -> Result<()>,
+}
+
+const BENCHES: [Bench; 3] = [
+    Bench {
+        name: "call",
+        what: "from the second peer's joining to the first message on the data channel",
+        run: call::run,
+    },
+    Bench {
+        name: "channel",
+        what: "throughput of a reliable data channel between two peers",
+        run: channel::run,
+    },
+    Bench {
+        name: "relay",
+        what: "what one forwarded datagram costs the relay, beside coturn",
+        run: relay::run,
+    },
+];
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "a program speaks to its user")]
+            {
+                eprintln!("bench: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a program speaks to its user")]
+fn run(names: Vec<String>) -> Result<()> {
+    if names.iter().any(|name| name == "--list") {
+        for Bench { name, what, .. } in &BENCHES {
+            println!("{name:<9} {what}");
+        }
+        return Ok(());
+    }
+    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
+        let known = BENCHES.map(|bench| bench.name).join(", ");
+        bail!("no measurement is called \"{unknown}\"; there are: {known}");
+    }
+    // The programs lie beside this one: both were built by the same command.
+    let here = std::env::current_exe().context("asking for the path of this program")?;
+    let programs = here.parent().context("this program lies in no folder")?.to_owned();
+    for Bench { name, what, run } in &BENCHES {
+        if !names.is_empty() && names.iter().all(|wanted| wanted != name) {
+            continue;
+        }
+        println!("{name}: {what}");
+        let folder = PathBuf::from("target/bench").join(name);
+        let mut figures = Figures::default();
+        run(&Context::new(programs.clone(), folder), &mut figures)
+            .with_context(|| format!("measuring {name}"))?;
+        println!("\n{figures}");
+    }
+    Ok(())
+}
