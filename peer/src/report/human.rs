@@ -1,0 +1,135 @@
+//! Events in words for people: short lines, and a small table at the end.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::event::{Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats};
+
+/// A line for people, or nothing where they need not know.
+pub(super) fn describe(event: &Event) -> Option<String> {
+    let text = match event {
+        Event::Joined { room, ordinal, others, .. } => {
+            format!("Joined {} as number {ordinal}, {}", printable(room), others_there(*others))
+        }
+        Event::Status { status } => match status {
+            Status::SetUp | Status::ReadyForCall => return None,
+            Status::Disconnected
+            | Status::Waiting
+            | Status::Connected
+            | Status::OnCall
+            | Status::Reconnecting => status.text().to_owned(),
+        },
+        Event::Participant { state, reason, .. } => match (state, reason) {
+            (ParticipantState::Left, Some(reason)) => format!("The other side left ({reason})"),
+            (ParticipantState::Left, None) => "The other side left".to_owned(),
+            (ParticipantState::Reconnecting, _) => "The other side is away from signaling".to_owned(),
+            (ParticipantState::Waiting | ParticipantState::Connected, _) => return None,
+        },
+        Event::Negotiation { .. } | Event::Candidate(_) | Event::Track { .. } | Event::FirstFrame { .. } => {
+            return None;
+        }
+        Event::Connected { local, remote, protocol, elapsed_ms } => {
+            format!("Path: {local} to {remote} over {protocol}, up after {elapsed_ms:.0} ms")
+        }
+        Event::ChannelOpen { .. } => "You can write now; each line goes to the other side".to_owned(),
+        Event::Text { text } => printable(text).into_owned(),
+        Event::Signaling { state } => match state {
+            SignalingState::Lost => "Signaling lost; the call goes on while it reconnects".to_owned(),
+            SignalingState::Resumed | SignalingState::Rejoined => "Signaling is back".to_owned(),
+        },
+        Event::Ice { .. } => return None,
+        Event::Hangup { reason } if reason.is_empty() => "The other side hung up".to_owned(),
+        Event::Hangup { reason } => format!("The call is over: {}", printable(reason)),
+        Event::Recorded { kind, path, frames } => {
+            format!("Recorded {frames} {} frames to {path}", kind.text())
+        }
+        Event::Bench { bytes, elapsed_ms, megabytes_per_second, cpu_seconds } => format!(
+            "{:.1} MB in {:.2} s: {megabytes_per_second:.1} MB/s, {:.2} CPU seconds per GiB",
+            *bytes as f64 / 1e6,
+            elapsed_ms / 1e3,
+            if *bytes == 0 { 0.0 } else { cpu_seconds * GIB / *bytes as f64 },
+        ),
+        Event::Stats(stats) => table(stats),
+        Event::Warning { message } => format!("Warning: {}", printable(message)),
+        Event::Ended { reason } => format!("Ended: {}", printable(reason)),
+        Event::Error { message, .. } => format!("Error: {}", printable(message)),
+    };
+    Some(text)
+}
+
+/// Text from elsewhere without what could drive a terminal.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+fn others_there(others: usize) -> String {
+    match others {
+        0 => "nobody else is there yet".to_owned(),
+        1 => "the other side is there".to_owned(),
+        more => format!("{more} others are there"),
+    }
+}
+
+fn table(stats: &StatsReport) -> String {
+    let mut text = format!("Call of {:.1} s", stats.duration_ms / 1e3);
+    if let Some(path) = &stats.path {
+        let _ = write!(text, ", {} to {} over {}", path.local, path.remote, path.protocol);
+    }
+    let _ = write!(text, "\n{:<8}{:>12}{:>12}{:>14}{:>14}{:>8}", "", "sent", "received", "sent", "received", "lost");
+    for (name, stream) in [("video", &stats.video), ("audio", &stats.audio)] {
+        let StreamStats { frames_sent, frames_received, bytes_sent, bytes_received, packets_lost, .. } = stream;
+        let _ = write!(
+            text,
+            "\n{name:<8}{:>12}{:>12}{:>14}{:>14}{packets_lost:>8}",
+            format!("{frames_sent} fr"),
+            format!("{frames_received} fr"),
+            format!("{bytes_sent} B"),
+            format!("{bytes_received} B"),
+        );
+    }
+    let data = &stats.data;
+    let relay = &stats.relay;
+    for (name, unit, counts) in [
+        ("data", "msg", [data.messages_sent, data.messages_received, data.bytes_sent, data.bytes_received]),
+        (
+            "relay",
+            "dgram",
+            [relay.datagrams_sent, relay.datagrams_received, relay.bytes_sent, relay.bytes_received],
+        ),
+    ] {
+        let [sent, received, bytes_sent, bytes_received] = counts;
+        let _ = write!(
+            text,
+            "\n{name:<8}{:>12}{:>12}{:>14}{:>14}",
+            format!("{sent} {unit}"),
+            format!("{received} {unit}"),
+            format!("{bytes_sent} B"),
+            format!("{bytes_received} B"),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_the_other_side_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+        assert!(matches!(printable("plain ünïcode"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn the_stats_table_has_a_row_for_each_kind() {
+        let text = describe(&Event::Stats(Box::default())).unwrap();
+        let rows: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(rows, ["Call", "sent", "video", "audio", "data", "relay"]);
+    }
+}
