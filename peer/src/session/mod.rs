@@ -1,0 +1,452 @@
+//! The session core: with whom to talk, who offers, and what to do when something breaks.
+//!
+//! It is told what signaling and the peer connection report and what the user wants, and says what is to be done. It
+//! has no socket, no task and no clock. At any time there is at most one other side and at most one link to it; the
+//! link outlives signaling, which may come and go while media flows.
+
+pub(crate) mod candidate;
+mod negotiation;
+mod sdp;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use self::negotiation::{Negotiation, Offer};
+pub(crate) use self::types::{
+    Candidate, Command, Intent, LeaveReason, LinkEvent, LinkId, Participant, Payload, SessionId, Signal,
+};
+use crate::failure::{Failure, Reason};
+use crate::report::{CandidateSide, Event, ParticipantState, Status};
+
+/// Who makes the first offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferPolicy {
+    /// The one who joined later.
+    Auto,
+    /// This side, whatever the other does.
+    Always,
+}
+
+/// What the core must know beforehand.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The room key, to report it.
+    pub(crate) room: String,
+    /// Tells this process from any other.
+    pub(crate) instance: String,
+    pub(crate) offer: OfferPolicy,
+    /// How long after both are in the room a connection must be up.
+    pub(crate) connect_timeout: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: Config,
+    own: Option<Own>,
+    other: Option<Participant>,
+    link: Option<Link>,
+    links_made: u64,
+    /// The last link ended because somebody wanted it to: who comes back is not called again by itself.
+    hung_up: bool,
+    status: Status,
+    ended: bool,
+    intents: VecDeque<Intent>,
+}
+
+#[derive(Debug)]
+struct Own {
+    session: SessionId,
+    ordinal: u64,
+}
+
+/// A peer connection and what we know of its other end.
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    peer: SessionId,
+    instance: String,
+    /// When both were in the room.
+    since: Instant,
+    negotiation: Negotiation,
+    state: LinkState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    /// Never up yet; given up at this time.
+    Connecting { until: Instant },
+    Up,
+    /// Was up; a restart is due at that time.
+    Broken { restarts: u32, next: Instant },
+}
+
+impl Session {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            own: None,
+            other: None,
+            link: None,
+            links_made: 0,
+            hung_up: false,
+            status: Status::Disconnected,
+            ended: false,
+            intents: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn handle_signal(&mut self, now: Instant, signal: Signal) {
+        match signal {
+            Signal::Joined { session, ordinal, others } => self.joined(now, session, ordinal, others),
+            Signal::Participant { participant, left } => self.participant(now, participant, left),
+            Signal::Message { from, negotiation, payload } => self.message(now, &from, negotiation, payload),
+        }
+        self.update_status();
+    }
+
+    pub(crate) fn handle_link(&mut self, now: Instant, id: LinkId, event: LinkEvent) {
+        // What a closed connection still had to say does not matter any more.
+        let Some(link) = self.link.as_mut().filter(|link| link.id == id) else { return };
+        let (negotiation, peer, out) = (&mut link.negotiation, &link.peer, &mut self.intents);
+        match event {
+            LinkEvent::Opened => {
+                self.status = report_status(self.status, Status::SetUp, out);
+                self.status = report_status(self.status, Status::ReadyForCall, out);
+                negotiation.handle_opened(out);
+            }
+            LinkEvent::OfferMade { sdp } => negotiation.handle_offer_made(sdp, peer, out),
+            LinkEvent::AnswerMade { sdp } => negotiation.handle_answer_made(sdp, peer, out),
+            LinkEvent::RolledBack => negotiation.handle_rolled_back(out),
+            LinkEvent::RemoteSet => negotiation.handle_remote_set(out),
+            LinkEvent::StepFailed { message } => {
+                out.push_back(warning(message));
+                negotiation.handle_step_failed(out);
+            }
+            LinkEvent::LocalCandidate(candidate) => {
+                let report = candidate::report(CandidateSide::Local, &candidate);
+                if negotiation.handle_local_candidate(candidate, peer, out)
+                    && let Some(report) = report
+                {
+                    out.push_back(Intent::Report(Event::Candidate(report)));
+                }
+            }
+            LinkEvent::GatheringComplete => negotiation.handle_gathering_complete(peer, out),
+            // The first offer is a matter of policy; everything before it will be in it.
+            LinkEvent::NegotiationNeeded => {
+                if negotiation.has_negotiated() {
+                    negotiation.offer(Offer::Plain, out);
+                }
+            }
+            LinkEvent::Up => self.up(now),
+            LinkEvent::Disconnected | LinkEvent::Failed => self.broken(now),
+        }
+        self.give_up_if_hopeless();
+        self.update_status();
+    }
+
+    pub(crate) fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::HangUp { reason } => {
+                if let Some(link) = self.link.take() {
+                    self.intents.push_back(hang_up(&link, ""));
+                    self.intents.push_back(Intent::Close { link: link.id });
+                }
+                self.end(Intent::End { reason });
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let Some(link) = &mut self.link else { return };
+        match link.state {
+            LinkState::Connecting { until } if until <= now => {
+                let message = if link.negotiation.has_negotiated() {
+                    "no pair of candidates connected in time"
+                } else {
+                    "the other side did not answer in time"
+                };
+                self.give_up(message);
+            }
+            LinkState::Broken { restarts, next } if next <= now => {
+                if restarts >= MAX_RESTARTS {
+                    self.drop_link("the connection was lost and did not come back");
+                } else {
+                    let pause = RESTART_INTERVAL * 2u32.saturating_pow(restarts);
+                    link.state = LinkState::Broken { restarts: restarts + 1, next: now + pause };
+                    link.negotiation.offer(Offer::Restart, &mut self.intents);
+                }
+            }
+            LinkState::Connecting { .. } | LinkState::Up | LinkState::Broken { .. } => {}
+        }
+        self.update_status();
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self.link.as_ref()?.state {
+            LinkState::Connecting { until } => Some(until),
+            LinkState::Broken { next, .. } => Some(next),
+            LinkState::Up => None,
+        }
+    }
+
+    pub(crate) fn poll_intent(&mut self) -> Option<Intent> {
+        self.intents.pop_front()
+    }
+
+    /// When both were in the room, for the present link.
+    pub(crate) fn together_since(&self) -> Option<Instant> {
+        self.link.as_ref().map(|link| link.since)
+    }
+
+    /// The type that the other side's candidates state for this address.
+    pub(crate) fn remote_candidate_kind(&self, address: &str) -> Option<String> {
+        let candidates = self.link.as_ref()?.negotiation.remote_candidates();
+        let mut reports =
+            candidates.iter().filter_map(|candidate| candidate::report(CandidateSide::Remote, candidate));
+        reports.find(|report| report.address == address).map(|report| report.kind)
+    }
+
+    fn joined(&mut self, now: Instant, session: SessionId, ordinal: u64, others: Vec<Participant>) {
+        self.intents.push_back(Intent::Report(Event::Joined {
+            session: session.to_string(),
+            room: self.config.room.clone(),
+            ordinal,
+            others: others.len(),
+        }));
+        self.own = Some(Own { session, ordinal });
+        // After a resync nobody can be taken for granted; whoever is there is in the list. What was said for a
+        // connection that is not up yet may be lost, so it begins anew.
+        self.other = None;
+        if let Some(link) = self.link.take_if(|link| matches!(link.state, LinkState::Connecting { .. })) {
+            self.intents.push_back(Intent::Close { link: link.id });
+        }
+        for participant in others {
+            self.present(now, participant);
+        }
+    }
+
+    fn participant(&mut self, now: Instant, participant: Participant, left: Option<LeaveReason>) {
+        if self.own.as_ref().is_some_and(|own| own.session == participant.session) {
+            return;
+        }
+        self.intents.push_back(Intent::Report(Event::Participant {
+            session: participant.session.to_string(),
+            state: participant.state,
+            reason: left.map(|reason| reason.text().to_owned()),
+        }));
+        if participant.state == ParticipantState::Left {
+            self.absent(&participant.session, left.unwrap_or(LeaveReason::Unknown));
+        } else {
+            self.present(now, participant);
+        }
+    }
+
+    /// Somebody is in the room.
+    fn present(&mut self, now: Instant, participant: Participant) {
+        // One call at a time: whoever came first.
+        if self.other.as_ref().is_some_and(|other| other.session != participant.session) {
+            return;
+        }
+        let before = self.other.replace(participant.clone());
+        let away = participant.state == ParticipantState::Reconnecting;
+        if self.link.is_none() && (away || (before.is_some() && self.hung_up)) {
+            return;
+        }
+        let polite = self.is_polite_to(&participant);
+        if let Some(link) = &mut self.link {
+            if link.peer == participant.session {
+                return;
+            }
+            let connecting = matches!(link.state, LinkState::Connecting { .. });
+            if !participant.instance.is_empty() && link.instance == participant.instance && !connecting {
+                // The same process under a new session: the connection never noticed.
+                link.peer = participant.session;
+                link.negotiation.set_polite(polite);
+                return;
+            }
+            self.drop_link("somebody else is in the room now");
+        }
+        self.open(now, &participant, polite);
+        if let Some(link) = &mut self.link
+            && (self.config.offer == OfferPolicy::Always || !polite)
+        {
+            link.negotiation.offer(Offer::Plain, &mut self.intents);
+        }
+    }
+
+    /// Somebody is out of the room.
+    fn absent(&mut self, session: &SessionId, reason: LeaveReason) {
+        if self.other.as_ref().is_some_and(|other| other.session == *session) {
+            self.other = None;
+        }
+        let Some(link) = self.link.as_ref().filter(|link| link.peer == *session) else { return };
+        let gone = match reason {
+            LeaveReason::Left | LeaveReason::Removed => true,
+            // It lost signaling, which is no reason to end a call that goes on without it.
+            LeaveReason::LeaseExpired | LeaveReason::Overflow | LeaveReason::Unknown => link.state != LinkState::Up,
+        };
+        if gone {
+            self.drop_link("the other side left");
+        }
+    }
+
+    fn message(&mut self, now: Instant, from: &SessionId, negotiation: String, payload: Payload) {
+        let Some(other) = self.other.clone().filter(|other| other.session == *from) else { return };
+        match payload {
+            Payload::Text(text) => self.intents.push_back(Intent::Report(Event::Text { text })),
+            Payload::Hangup { reason } => self.hung_up(from, reason),
+            Payload::Offer { sdp } => {
+                if self.link.as_ref().is_some_and(|link| link.negotiation.is_foreign(&sdp)) {
+                    self.drop_link("the other side began anew");
+                }
+                if self.link.is_none() {
+                    let polite = self.is_polite_to(&other);
+                    self.open(now, &other, polite);
+                }
+                self.pass_on(from, negotiation, Payload::Offer { sdp });
+            }
+            Payload::Answer { .. } | Payload::Candidates { .. } => self.pass_on(from, negotiation, payload),
+        }
+        self.give_up_if_hopeless();
+    }
+
+    fn pass_on(&mut self, from: &SessionId, negotiation: String, payload: Payload) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.peer == *from) {
+            link.negotiation.handle_payload(negotiation, payload, &mut self.intents);
+        }
+    }
+
+    fn hung_up(&mut self, from: &SessionId, reason: String) {
+        let Some(link) = self.link.as_ref().filter(|link| link.peer == *from) else { return };
+        // There is no path for the other side, so there is none for us.
+        if reason == NO_PATH && matches!(link.state, LinkState::Connecting { .. }) {
+            self.give_up("the other side found no pair of candidates that connects");
+            return;
+        }
+        self.hung_up = true;
+        self.drop_link(&reason);
+    }
+
+    fn open(&mut self, now: Instant, other: &Participant, polite: bool) {
+        self.links_made += 1;
+        self.hung_up = false;
+        let id = LinkId(self.links_made);
+        // Numbered across links, so that a late answer to an offer of an earlier one is recognised.
+        let instance = format!("{}-{}", self.config.instance, self.links_made);
+        self.link = Some(Link {
+            id,
+            peer: other.session.clone(),
+            instance: other.instance.clone(),
+            since: now,
+            negotiation: Negotiation::new(id, polite, instance),
+            state: LinkState::Connecting { until: now + self.config.connect_timeout },
+        });
+        self.status = report_status(self.status, Status::Connected, &mut self.intents);
+        self.intents.push_back(Intent::Open { link: id });
+    }
+
+    fn up(&mut self, now: Instant) {
+        let Some(link) = &mut self.link else { return };
+        if let LinkState::Connecting { .. } = link.state {
+            let elapsed = now.saturating_duration_since(link.since);
+            self.intents.push_back(Intent::Established { link: link.id, elapsed });
+        }
+        link.state = LinkState::Up;
+    }
+
+    /// A connection that never was up has its own deadline; one that was gets ICE restarts.
+    fn broken(&mut self, now: Instant) {
+        let Some(link) = &mut self.link else { return };
+        if link.state == LinkState::Up {
+            // If both restart at once, one of the offers is in vain: the polite side waits a little.
+            let patience = if link.negotiation.is_polite() { RESTART_INTERVAL * 2 } else { RESTART_INTERVAL };
+            link.state = LinkState::Broken { restarts: 0, next: now + patience };
+        }
+    }
+
+    /// Ends the link, not the session: somebody may call again.
+    fn drop_link(&mut self, reason: &str) {
+        if let Some(link) = self.link.take() {
+            self.intents.push_back(Intent::Report(Event::Hangup { reason: reason.to_owned() }));
+            self.intents.push_back(Intent::Close { link: link.id });
+        }
+    }
+
+    fn give_up_if_hopeless(&mut self) {
+        let hopeless = self.link.as_ref().is_some_and(|link| {
+            matches!(link.state, LinkState::Connecting { .. }) && link.negotiation.is_hopeless()
+        });
+        if hopeless {
+            self.give_up("one side has no candidates at all");
+        }
+    }
+
+    fn give_up(&mut self, message: &str) {
+        let Some(link) = self.link.take() else { return };
+        let list = |side: CandidateSide, candidates: &[Candidate]| {
+            candidates.iter().filter_map(|candidate| candidate::report(side, candidate)).collect::<Vec<_>>()
+        };
+        let local = list(CandidateSide::Local, link.negotiation.local_candidates());
+        let remote = list(CandidateSide::Remote, link.negotiation.remote_candidates());
+        let failure = Failure::new(Reason::IceFailed, message)
+            .with_details(json!({ "local_candidates": local, "remote_candidates": remote }));
+        self.intents.push_back(hang_up(&link, NO_PATH));
+        self.intents.push_back(Intent::Close { link: link.id });
+        self.end(Intent::Fail(failure));
+    }
+
+    fn end(&mut self, last: Intent) {
+        if !self.ended {
+            self.ended = true;
+            self.status = report_status(self.status, Status::Disconnected, &mut self.intents);
+            self.intents.push_back(last);
+        }
+    }
+
+    /// The one who joined earlier gives way.
+    fn is_polite_to(&self, other: &Participant) -> bool {
+        self.own.as_ref().is_some_and(|own| own.ordinal < other.ordinal)
+    }
+
+    fn update_status(&mut self) {
+        let status = match (&self.link, &self.other) {
+            _ if self.ended => Status::Disconnected,
+            (Some(Link { state: LinkState::Up, .. }), _) => Status::OnCall,
+            (Some(Link { state: LinkState::Broken { .. }, .. }), _) => Status::Reconnecting,
+            // Its steps were told as they happened.
+            (Some(Link { state: LinkState::Connecting { .. }, .. }), _) => return,
+            (None, Some(_)) => Status::Connected,
+            (None, None) if self.own.is_some() => Status::Waiting,
+            (None, None) => Status::Disconnected,
+        };
+        self.status = report_status(self.status, status, &mut self.intents);
+    }
+}
+
+/// The reason of a hang-up by a side that could not connect.
+const NO_PATH: &str = "ICE_FAILED";
+/// ICE restarts before a connection that was up is given up: after 2, 4, 8, 16 and 32 seconds.
+const MAX_RESTARTS: u32 = 5;
+const RESTART_INTERVAL: Duration = Duration::from_secs(2);
+
+pub(crate) fn warning(message: impl Into<String>) -> Intent {
+    Intent::Report(Event::Warning { message: message.into() })
+}
+
+fn hang_up(link: &Link, reason: &str) -> Intent {
+    let payload = Payload::Hangup { reason: reason.to_owned() };
+    Intent::Send { to: link.peer.clone(), negotiation: String::new(), payload }
+}
+
+fn report_status(before: Status, now: Status, out: &mut VecDeque<Intent>) -> Status {
+    if before != now {
+        out.push_back(Intent::Report(Event::Status { status: now }));
+    }
+    now
+}
