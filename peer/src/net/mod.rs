@@ -1,0 +1,15 @@
+//! Sockets, addresses and servers underneath a peer connection, with the cures that webrtc 0.21.1 needs from outside.
+
+mod addresses;
+mod ice_servers;
+mod runtime;
+mod socket;
+mod stun;
+mod turn_watch;
+
+pub(crate) use self::addresses::BindAddresses;
+pub use self::ice_servers::{IcePolicy, IceServer};
+pub(crate) use self::ice_servers::UsableServers;
+pub(crate) use self::runtime::CuredRuntime;
+pub(crate) use self::socket::receive_buffer;
+pub(crate) use self::turn_watch::{ServerOutcome, TurnWatch};

@@ -1,0 +1,143 @@
+//! As much of STUN and TURN framing as is needed to see what passes between us and a TURN server.
+//! RFC 8489, section 5; RFC 8656, sections 11 and 12.
+
+/// What a datagram is, in the eyes of somebody who watches a TURN client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind<'a> {
+    /// Application payload of this length: ChannelData, a Send indication or a Data indication.
+    Payload(usize),
+    /// A request for an allocation, with credentials or without.
+    AllocateRequest { transaction: [u8; 12], has_credentials: bool },
+    /// An allocation was made.
+    AllocateSuccess,
+    /// An allocation was refused.
+    AllocateError { transaction: [u8; 12], code: u16, reason: &'a [u8] },
+    /// Nothing of these.
+    Other,
+}
+
+/// Looks at a datagram; whatever is not well formed is `Other`.
+pub(super) fn look(datagram: &[u8]) -> Kind<'_> {
+    match datagram.first() {
+        Some(0x40..=0x4f) => channel_data(datagram),
+        Some(0x00..=0x3f) => message(datagram).unwrap_or(Kind::Other),
+        Some(_) | None => Kind::Other,
+    }
+}
+
+fn channel_data(datagram: &[u8]) -> Kind<'_> {
+    match be16(datagram, 2).map(usize::from) {
+        Some(length) if datagram.len() >= 4 + length => Kind::Payload(length),
+        Some(_) | None => Kind::Other,
+    }
+}
+
+fn message(datagram: &[u8]) -> Option<Kind<'_>> {
+    if datagram.get(4..8)? != MAGIC_COOKIE {
+        return None;
+    }
+    let transaction = datagram.get(8..20)?.try_into().ok()?;
+    let kind = match be16(datagram, 0)? {
+        SEND_INDICATION | DATA_INDICATION => Kind::Payload(attribute(datagram, DATA)?.len()),
+        ALLOCATE_REQUEST => {
+            Kind::AllocateRequest { transaction, has_credentials: attribute(datagram, USERNAME).is_some() }
+        }
+        ALLOCATE_SUCCESS => Kind::AllocateSuccess,
+        ALLOCATE_ERROR => {
+            let value = attribute(datagram, ERROR_CODE)?;
+            let (class, number) = (u16::from(value.get(2)? & 7), u16::from(*value.get(3)?));
+            Kind::AllocateError { transaction, code: class * 100 + number, reason: value.get(4..)? }
+        }
+        _ => Kind::Other,
+    };
+    Some(kind)
+}
+
+fn attribute(message: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut rest = message.get(20..)?;
+    loop {
+        let (kind, length) = (be16(rest, 0)?, usize::from(be16(rest, 2)?));
+        if kind == wanted {
+            return rest.get(4..4 + length);
+        }
+        rest = rest.get(4 + length.next_multiple_of(4)..)?;
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const ALLOCATE_REQUEST: u16 = 0x0003;
+const ALLOCATE_SUCCESS: u16 = 0x0103;
+const ALLOCATE_ERROR: u16 = 0x0113;
+const SEND_INDICATION: u16 = 0x0016;
+const DATA_INDICATION: u16 = 0x0017;
+const USERNAME: u16 = 0x0006;
+const ERROR_CODE: u16 = 0x0009;
+const DATA: u16 = 0x0013;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(in crate::net) fn stun(kind: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (kind, value) in attributes {
+            body.extend_from_slice(&kind.to_be_bytes());
+            body.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
+            body.extend_from_slice(value);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        let mut message = kind.to_be_bytes().to_vec();
+        message.extend_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
+        message.extend_from_slice(&MAGIC_COOKIE);
+        message.extend_from_slice(b"transaction!");
+        message.extend_from_slice(&body);
+        message
+    }
+
+    #[test]
+    fn payload_is_counted_without_framing_and_padding() {
+        assert_eq!(look(b"\x40\x01\x00\x05hello\0\0\0"), Kind::Payload(5));
+        let indication = stun(SEND_INDICATION, &[(0x0012, &[0; 8]), (DATA, b"hello")]);
+        assert_eq!(look(&indication), Kind::Payload(5));
+        assert_eq!(look(&stun(DATA_INDICATION, &[(DATA, b"")])), Kind::Payload(0));
+    }
+
+    #[test]
+    fn a_refused_allocation_tells_code_and_reason() {
+        let refused = stun(ALLOCATE_ERROR, &[(ERROR_CODE, b"\0\0\x04\x01Unauthorized")]);
+        let transaction = *b"transaction!";
+        assert_eq!(look(&refused), Kind::AllocateError { transaction, code: 401, reason: b"Unauthorized" });
+    }
+
+    #[test]
+    fn a_request_with_a_username_has_credentials() {
+        let transaction = *b"transaction!";
+        for (attributes, has_credentials) in [(&[(USERNAME, &b"u"[..])][..], true), (&[], false)] {
+            let request = stun(ALLOCATE_REQUEST, attributes);
+            assert_eq!(look(&request), Kind::AllocateRequest { transaction, has_credentials });
+        }
+    }
+
+    #[test]
+    fn media_and_checks_are_none_of_these() {
+        assert_eq!(look(&stun(0x0001, &[(USERNAME, b"a:b")])), Kind::Other);
+        assert_eq!(look(&[0x80, 96, 0, 1]), Kind::Other);
+        assert_eq!(look(&[]), Kind::Other);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), kind in any::<u16>()) {
+            let _ = look(&bytes);
+            let mut message = stun(kind, &[]);
+            message.extend_from_slice(&bytes);
+            let _ = look(&message);
+        }
+    }
+}

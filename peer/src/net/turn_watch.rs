@@ -1,0 +1,256 @@
+//! Watches what passes between us and TURN servers: counts the payload, and notices why a server refuses.
+//!
+//! The crate underneath tells neither: it logs a refused allocation and goes on without.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use serde::Serialize;
+
+use super::ice_servers::TurnEndpoint;
+use super::stun::{self, Kind};
+use crate::report::RelayStats;
+
+/// Shared by the sockets of one connection.
+#[derive(Debug)]
+pub(crate) struct TurnWatch {
+    endpoints: Vec<TurnEndpoint>,
+    /// Addresses with the index of their endpoint; few, and written once each.
+    addresses: RwLock<Vec<(SocketAddr, usize)>>,
+    outcomes: Mutex<Outcomes>,
+    datagrams_sent: AtomicU64,
+    bytes_sent: AtomicU64,
+    datagrams_received: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Outcomes {
+    /// Of each endpoint.
+    servers: Vec<Outcome>,
+    /// Requests with credentials: refusing these says something, refusing others only asks for credentials.
+    authenticated: HashSet<[u8; 12]>,
+}
+
+/// How asking a TURN server went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// Not asked.
+    NotAsked,
+    /// Its name has no address.
+    Unresolved { message: String },
+    /// Asked, and no answer.
+    NoAnswer,
+    /// It gave us an address.
+    Allocated,
+    /// It would not.
+    Refused { code: u16, message: String },
+}
+
+/// The report of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ServerOutcome {
+    pub(crate) url: String,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+impl TurnWatch {
+    pub(crate) fn new(endpoints: Vec<TurnEndpoint>) -> Self {
+        let outcomes = Outcomes { servers: vec![Outcome::NotAsked; endpoints.len()], ..Outcomes::default() };
+        Self {
+            endpoints,
+            addresses: RwLock::default(),
+            outcomes: Mutex::new(outcomes),
+            datagrams_sent: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            datagrams_received: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+        }
+    }
+
+    /// A name was resolved, which may be that of a TURN server.
+    pub(super) fn resolved(&self, host: &str, port: u16, result: Result<&[SocketAddr], String>) {
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            if endpoint.port != port || !endpoint.host.eq_ignore_ascii_case(host) {
+                continue;
+            }
+            match &result {
+                Ok(found) => {
+                    let mut addresses = self.addresses.write().unwrap_or_else(PoisonError::into_inner);
+                    for address in *found {
+                        if !addresses.iter().any(|(known, _)| known == address) {
+                            addresses.push((*address, index));
+                        }
+                    }
+                }
+                Err(message) => {
+                    self.settle(&mut self.outcomes(), index, Outcome::Unresolved { message: message.clone() });
+                }
+            }
+        }
+    }
+
+    /// A datagram leaves.
+    pub(super) fn sent(&self, to: SocketAddr, datagram: &[u8]) {
+        let Some(server) = self.server_at(to) else { return };
+        match stun::look(datagram) {
+            Kind::Payload(bytes) => {
+                self.datagrams_sent.fetch_add(1, Relaxed);
+                self.bytes_sent.fetch_add(bytes as u64, Relaxed);
+            }
+            Kind::AllocateRequest { transaction, has_credentials } => {
+                let mut outcomes = self.outcomes();
+                if has_credentials {
+                    outcomes.authenticated.insert(transaction);
+                }
+                if outcomes.servers.get(server) == Some(&Outcome::NotAsked) {
+                    self.settle(&mut outcomes, server, Outcome::NoAnswer);
+                }
+            }
+            Kind::AllocateSuccess | Kind::AllocateError { .. } | Kind::Other => {}
+        }
+    }
+
+    /// A datagram came.
+    pub(super) fn received(&self, from: SocketAddr, datagram: &[u8]) {
+        let Some(server) = self.server_at(from) else { return };
+        match stun::look(datagram) {
+            Kind::Payload(bytes) => {
+                self.datagrams_received.fetch_add(1, Relaxed);
+                self.bytes_received.fetch_add(bytes as u64, Relaxed);
+            }
+            Kind::AllocateSuccess => self.settle(&mut self.outcomes(), server, Outcome::Allocated),
+            Kind::AllocateError { transaction, code, reason } => {
+                let mut outcomes = self.outcomes();
+                let meant_us = outcomes.authenticated.remove(&transaction);
+                if meant_us && code != STALE_NONCE {
+                    let message = String::from_utf8_lossy(reason).into_owned();
+                    self.settle(&mut outcomes, server, Outcome::Refused { code, message });
+                }
+            }
+            Kind::AllocateRequest { .. } | Kind::Other => {}
+        }
+    }
+
+    /// How asking each server went so far.
+    pub(crate) fn outcomes_so_far(&self) -> Vec<ServerOutcome> {
+        let outcomes = self.outcomes();
+        let pairs = self.endpoints.iter().zip(&outcomes.servers);
+        pairs.map(|(endpoint, outcome)| ServerOutcome { url: endpoint.url.clone(), outcome: outcome.clone() }).collect()
+    }
+
+    /// What was exchanged with all of them.
+    pub(crate) fn stats(&self) -> RelayStats {
+        RelayStats {
+            datagrams_sent: self.datagrams_sent.load(Relaxed),
+            bytes_sent: self.bytes_sent.load(Relaxed),
+            datagrams_received: self.datagrams_received.load(Relaxed),
+            bytes_received: self.bytes_received.load(Relaxed),
+        }
+    }
+
+    fn server_at(&self, address: SocketAddr) -> Option<usize> {
+        if self.endpoints.is_empty() {
+            return None;
+        }
+        let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.iter().find(|(known, _)| *known == address).map(|(_, server)| *server)
+    }
+
+    fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A server that gave one of our addresses an allocation is a good one, whatever it says to others.
+    fn settle(&self, outcomes: &mut Outcomes, server: usize, outcome: Outcome) {
+        if let Some(known) = outcomes.servers.get_mut(server)
+            && *known != Outcome::Allocated
+        {
+            *known = outcome;
+        }
+    }
+}
+
+impl ServerOutcome {
+    /// In words, if it is worth one.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let url = &self.url;
+        match &self.outcome {
+            Outcome::NotAsked | Outcome::Allocated => None,
+            Outcome::Unresolved { message } => Some(format!("TURN server {url}: its name has no address ({message})")),
+            Outcome::NoAnswer => Some(format!("TURN server {url} does not answer")),
+            Outcome::Refused { code: 401, message } => {
+                Some(format!("TURN server {url} refuses the username or password (401 {message})"))
+            }
+            Outcome::Refused { code, message } => Some(format!("TURN server {url} refuses ({code} {message})")),
+        }
+    }
+}
+
+/// The answer to it is to ask again with the new nonce.
+const STALE_NONCE: u16 = 438;
+
+#[cfg(test)]
+mod tests {
+    use super::super::stun::tests::stun;
+    use super::*;
+
+    fn server() -> SocketAddr {
+        "192.0.2.1:3478".parse().unwrap()
+    }
+
+    fn watch() -> TurnWatch {
+        let url = "turn:turn.example:3478".to_owned();
+        let watch = TurnWatch::new(vec![TurnEndpoint { url, host: "turn.example".into(), port: 3478 }]);
+        watch.resolved("turn.example", 3478, Ok(&[server()]));
+        watch
+    }
+
+    fn outcome(watch: &TurnWatch) -> Outcome {
+        watch.outcomes_so_far()[0].outcome.clone()
+    }
+
+    #[test]
+    fn payload_is_counted_with_turn_servers_alone() {
+        let watch = watch();
+        watch.sent(server(), b"\x40\x00\x00\x03abc\0");
+        watch.received(server(), b"\x40\x00\x00\x02ab");
+        watch.sent("192.0.2.2:3478".parse().unwrap(), b"\x40\x00\x00\x03abc\0");
+        let expected = RelayStats { datagrams_sent: 1, bytes_sent: 3, datagrams_received: 1, bytes_received: 2 };
+        assert_eq!(watch.stats(), expected);
+    }
+
+    #[test]
+    fn being_asked_for_credentials_is_no_refusal_but_refusing_them_is() {
+        let watch = watch();
+        let unauthorized = stun(0x0113, &[(0x0009, b"\0\0\x04\x01Unauthorized")]);
+        watch.sent(server(), &stun(0x0003, &[]));
+        watch.received(server(), &unauthorized);
+        assert_eq!(outcome(&watch), Outcome::NoAnswer);
+        watch.sent(server(), &stun(0x0003, &[(0x0006, b"user")]));
+        watch.received(server(), &unauthorized);
+        assert_eq!(outcome(&watch), Outcome::Refused { code: 401, message: "Unauthorized".into() });
+        let complaint = watch.outcomes_so_far()[0].complaint().unwrap();
+        assert!(complaint.contains("turn:turn.example:3478") && complaint.contains("401"), "{complaint}");
+    }
+
+    #[test]
+    fn one_allocation_is_enough() {
+        let watch = watch();
+        watch.sent(server(), &stun(0x0003, &[(0x0006, b"user")]));
+        watch.received(server(), &stun(0x0103, &[]));
+        watch.received(server(), &stun(0x0113, &[(0x0009, b"\0\0\x04\x56Quota")]));
+        assert_eq!((outcome(&watch), watch.outcomes_so_far()[0].complaint()), (Outcome::Allocated, None));
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_told() {
+        let watch = TurnWatch::new(vec![TurnEndpoint { url: "turn:x".into(), host: "x".into(), port: 3478 }]);
+        watch.resolved("x", 3478, Err("not found".into()));
+        assert_eq!(outcome(&watch), Outcome::Unresolved { message: "not found".into() });
+    }
+}
