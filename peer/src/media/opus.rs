@@ -1,0 +1,43 @@
+//! How long an Opus packet sounds, which its first bytes tell. RFC 6716, section 3.1.
+
+/// In ticks of 48 kHz; nothing if the packet is malformed.
+pub(crate) fn packet_ticks(packet: &[u8]) -> Option<u64> {
+    let toc = *packet.first()?;
+    let config = usize::from(toc >> 3);
+    let frame = match config {
+        0..12 => *SILK.get(config % 4)?,
+        12..16 => *HYBRID.get(config % 2)?,
+        _ => *CELT.get(config % 4)?,
+    };
+    let frames = match toc & 3 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u64::from(packet.get(1)? & 0x3f),
+    };
+    let ticks = frame * frames;
+    // A packet holds something, and at most 120 ms of it.
+    (1..=5760).contains(&ticks).then_some(ticks)
+}
+
+const SILK: [u64; 4] = [480, 960, 1920, 2880];
+const HYBRID: [u64; 2] = [480, 960];
+const CELT: [u64; 4] = [120, 240, 480, 960];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_the_length() {
+        // CELT 20 ms, one frame; hybrid 10 ms, two frames; SILK 60 ms, one frame; CELT 2.5 ms, five frames.
+        let packets: [&[u8]; 4] = [&[31 << 3], &[12 << 3 | 1], &[3 << 3], &[16 << 3 | 3, 5]];
+        assert_eq!(packets.map(packet_ticks), [Some(960), Some(960), Some(2880), Some(600)]);
+    }
+
+    #[test]
+    fn malformed_packets_have_no_length() {
+        // Nothing; a frame count without its byte; no frame; more than 120 ms.
+        let packets: [&[u8]; 4] = [&[], &[3], &[3, 0], &[3 << 3 | 3, 3]];
+        assert_eq!(packets.map(packet_ticks), [None; 4]);
+    }
+}
