@@ -1,0 +1,112 @@
+//! How the WebRTC engine is set up: codecs, timers, buffers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use webrtc::error::Result;
+use webrtc::peer_connection::{
+    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCIceServer, RTCIceTransportPolicy, Registry, SettingEngine, SettingEngineBuilder,
+    register_default_interceptors,
+};
+
+use crate::net::{self, BindAddresses, CuredRuntime, IcePolicy};
+use crate::report::MediaKind;
+
+/// What a peer connection is made of.
+pub(super) struct Parts {
+    pub(super) servers: Vec<RTCIceServer>,
+    pub(super) policy: IcePolicy,
+    pub(super) addresses: BindAddresses,
+    pub(super) runtime: Arc<CuredRuntime>,
+    pub(super) handler: Arc<dyn PeerConnectionEventHandler>,
+}
+
+pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
+    let mut media = MediaEngine::default();
+    for kind in [MediaKind::Audio, MediaKind::Video] {
+        media.register_codec(codec(kind), codec_kind(kind))?;
+    }
+    let interceptors = register_default_interceptors(Registry::new(), &mut media)?;
+    let policy =
+        if parts.policy.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    let configuration = RTCConfigurationBuilder::new()
+        .with_ice_servers(parts.servers)
+        .with_ice_transport_policy(policy)
+        .build();
+    let connection = PeerConnectionBuilder::new()
+        .with_configuration(configuration)
+        .with_media_engine(media)
+        .with_interceptor_registry(interceptors)
+        .with_setting_engine(settings(parts.policy))
+        .with_runtime(parts.runtime)
+        .with_handler(parts.handler)
+        .with_udp_addrs(vec![parts.addresses])
+        .with_data_channel_send_buffer_limit(SEND_BUFFER)
+        .build()
+        .await?;
+    Ok(Arc::new(connection))
+}
+
+fn settings(policy: IcePolicy) -> SettingEngine {
+    // How long better kinds of path have, before one of this kind is accepted. A relayed path always works first
+    // where the server is near; a peer-reflexive one may be relayed at its far end.
+    let (reflexive, relayed) =
+        if policy.relay_only { (Duration::ZERO, Duration::ZERO) } else { (PATIENCE_REFLEXIVE, PATIENCE_RELAYED) };
+    SettingEngineBuilder::new()
+        .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(CHECKS_PER_PAIR))
+        .with_host_acceptance_min_wait(Some(Duration::ZERO))
+        .with_srflx_acceptance_min_wait(Some(reflexive))
+        .with_prflx_acceptance_min_wait(Some(reflexive))
+        .with_relay_acceptance_min_wait(Some(relayed))
+        // New sockets for an ICE restart: the old ones may belong to a network that is gone.
+        .with_discard_local_candidates_during_ice_restart(true)
+        // It would take port 5353 for each connection; names of others are found out by their checks.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        .with_sctp_max_receive_buffer_size(receive_window())
+        .build()
+}
+
+/// What the other side may have in flight towards us: no more than our sockets hold in a burst, since what the
+/// kernel drops at the end of one costs a second.
+fn receive_window() -> u32 {
+    if net::receive_buffer() >= ROOMY_SOCKET { 1 << 20 } else { 64 << 10 }
+}
+
+/// VP8 and Opus, which every other WebRTC endpoint has as well.
+pub(super) fn codec(kind: MediaKind) -> RTCRtpCodecParameters {
+    let (mime_type, clock_rate, channels, fmtp, payload_type) = match kind {
+        MediaKind::Video => ("video/VP8", 90_000, 0, "", 96),
+        MediaKind::Audio => ("audio/opus", 48_000, 2, "minptime=10;useinbandfec=1", 111),
+    };
+    RTCRtpCodecParameters {
+        rtp_codec: RTCRtpCodec {
+            mime_type: mime_type.to_owned(),
+            clock_rate,
+            channels,
+            sdp_fmtp_line: fmtp.to_owned(),
+            rtcp_feedback: Vec::new(),
+        },
+        payload_type,
+    }
+}
+
+pub(super) fn codec_kind(kind: MediaKind) -> RtpCodecKind {
+    match kind {
+        MediaKind::Video => RtpCodecKind::Video,
+        MediaKind::Audio => RtpCodecKind::Audio,
+    }
+}
+
+/// ICE nominates on its tick alone: the shorter, the sooner a call is up.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// Ten seconds of checks: one side may start long before the other has heard of it.
+const CHECKS_PER_PAIR: u16 = 500;
+const PATIENCE_REFLEXIVE: Duration = Duration::from_millis(50);
+const PATIENCE_RELAYED: Duration = Duration::from_millis(300);
+/// Bytes that a data channel takes before its sender must wait.
+const SEND_BUFFER: usize = 1 << 20;
+/// A socket buffer, in the kernel's accounting, that holds a window of 1 MiB.
+const ROOMY_SOCKET: usize = 2 << 20;

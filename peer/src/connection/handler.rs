@@ -1,0 +1,66 @@
+//! What the WebRTC engine calls back: passed on at once, since it waits for each answer.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use webrtc::media_stream::track_remote::TrackRemote;
+use webrtc::peer_connection::{
+    PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState, RTCPeerConnectionIceEvent,
+    RTCPeerConnectionState,
+};
+
+use super::Happening;
+use crate::session::{Candidate, LinkEvent, LinkId};
+
+/// Passes the engine's events on under the id of their link.
+#[derive(Clone)]
+pub(super) struct Handler {
+    pub(super) link: LinkId,
+    pub(super) happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
+    pub(super) tracks: mpsc::UnboundedSender<Arc<dyn TrackRemote>>,
+}
+
+impl Handler {
+    fn pass_on(&self, happening: Happening) {
+        // Whoever listened has closed this connection.
+        let _ = self.happenings.send((self.link, happening));
+    }
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_negotiation_needed(&self) {
+        self.pass_on(Happening::Link(LinkEvent::NegotiationNeeded));
+    }
+
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        let Ok(init) = event.candidate.to_json() else { return };
+        let url = [Some(event.url), event.candidate.url].into_iter().flatten().find(|url| !url.is_empty());
+        let candidate = Candidate { line: init.candidate, mid: None, m_line_index: Some(0), url };
+        self.pass_on(Happening::Link(LinkEvent::LocalCandidate(candidate)));
+    }
+
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            self.pass_on(Happening::Link(LinkEvent::GatheringComplete));
+        }
+    }
+
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        self.pass_on(Happening::Ice(state.to_string()));
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        let event = match state {
+            RTCPeerConnectionState::Connected => LinkEvent::Up,
+            RTCPeerConnectionState::Disconnected => LinkEvent::Disconnected,
+            RTCPeerConnectionState::Failed => LinkEvent::Failed,
+            _ => return,
+        };
+        self.pass_on(Happening::Link(event));
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        let _ = self.tracks.send(track);
+    }
+}

@@ -1,0 +1,229 @@
+//! One peer connection: does what the session core wants, and tells what happens on it.
+
+mod channel;
+mod engine;
+mod gathering;
+mod handler;
+mod receiver;
+mod sender;
+mod stats;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use rtc::peer_connection::configuration::RTCOfferOptions;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use webrtc::error::Result;
+use webrtc::peer_connection::{
+    PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector,
+};
+
+pub use self::channel::Message;
+pub(crate) use self::channel::Ends;
+use self::engine::Parts;
+pub(crate) use self::gathering::Gathering;
+use self::handler::Handler;
+use self::receiver::Receivers;
+use self::sender::Sender;
+use crate::clock;
+use crate::media::Clips;
+use crate::net::{BindAddresses, CuredRuntime, IcePolicy, IceServer, TurnWatch, UsableServers};
+use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
+use crate::session::{Candidate, LinkEvent, LinkId};
+
+/// What all connections of a peer have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) policy: IcePolicy,
+    pub(crate) addresses: BindAddresses,
+    pub(crate) clips: Clips,
+    /// Whether to send and take media at all.
+    pub(crate) media: bool,
+    pub(crate) record: Option<PathBuf>,
+    pub(crate) ends: Ends,
+    pub(crate) happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
+}
+
+/// What happens on a connection.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// For the session core.
+    Link(LinkEvent),
+    /// For the user.
+    Tell(Event),
+    /// ICE changed.
+    Ice(String),
+    /// The channel is open.
+    ChannelOpen { label: String },
+    /// The first whole frame came.
+    FirstFrame { kind: MediaKind },
+}
+
+/// See the module.
+pub(crate) struct Connection {
+    link: LinkId,
+    engine: Arc<dyn PeerConnection>,
+    watch: Arc<TurnWatch>,
+    senders: Vec<Sender>,
+    receivers: Receivers,
+    /// Readers and writers of the channel.
+    tasks: JoinSet<()>,
+    up_since: Option<Instant>,
+    path: Option<PathReport>,
+}
+
+impl Connection {
+    /// Makes a connection with local media attached. Also says what is wrong with the servers.
+    pub(crate) async fn open(
+        config: &Config,
+        link: LinkId,
+        servers: &[IceServer],
+    ) -> Result<(Self, Vec<String>)> {
+        let UsableServers { servers, turn, warnings } = UsableServers::select(servers, config.policy);
+        let watch = Arc::new(TurnWatch::new(turn));
+        let (tracks, remote_tracks) = mpsc::unbounded_channel();
+        let happenings = config.happenings.clone();
+        let engine = engine::build(Parts {
+            servers,
+            policy: config.policy,
+            addresses: config.addresses.clone(),
+            runtime: Arc::new(CuredRuntime::new(Arc::clone(&watch))),
+            handler: Arc::new(Handler { link, happenings: happenings.clone(), tracks }),
+        })
+        .await?;
+        let mut senders = Vec::new();
+        if config.media {
+            for kind in [MediaKind::Audio, MediaKind::Video] {
+                senders.push(Sender::attach(&*engine, kind, config.clips.of(kind)).await?);
+            }
+        }
+        let mut tasks = JoinSet::new();
+        let chat = channel::create(&*engine).await?;
+        let (opened, open) = oneshot::channel();
+        tasks.spawn(channel::receive(Arc::clone(&chat), opened, config.ends.clone(), link, happenings.clone()));
+        tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
+        let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings);
+        let connection = Self { link, engine, watch, senders, receivers, tasks, up_since: None, path: None };
+        Ok((connection, warnings))
+    }
+
+    pub(crate) fn link(&self) -> LinkId {
+        self.link
+    }
+
+    pub(crate) async fn create_offer(&self, restart: bool) -> LinkEvent {
+        let step = async {
+            let options = restart.then_some(RTCOfferOptions { ice_restart: true });
+            let offer = self.engine.create_offer(options).await?;
+            let sdp = offer.sdp.clone();
+            self.engine.set_local_description(offer).await?;
+            Ok(LinkEvent::OfferMade { sdp })
+        };
+        outcome("an offer cannot be made", step.await)
+    }
+
+    pub(crate) async fn create_answer(&self) -> LinkEvent {
+        let step = async {
+            let answer = self.engine.create_answer(None).await?;
+            let sdp = answer.sdp.clone();
+            self.engine.set_local_description(answer).await?;
+            Ok(LinkEvent::AnswerMade { sdp })
+        };
+        outcome("an answer cannot be made", step.await)
+    }
+
+    /// Explicitly, since the engine refuses a remote offer while its own is outstanding.
+    pub(crate) async fn roll_back(&self) -> LinkEvent {
+        let step = async {
+            self.engine.set_local_description(RTCSessionDescription::rollback(None)?).await?;
+            Ok(LinkEvent::RolledBack)
+        };
+        outcome("the own offer cannot be taken back", step.await)
+    }
+
+    pub(crate) async fn set_remote_offer(&self, sdp: String) -> LinkEvent {
+        let step = async {
+            self.engine.set_remote_description(RTCSessionDescription::offer(sdp)?).await?;
+            Ok(LinkEvent::RemoteSet)
+        };
+        outcome("the other side's offer is not acceptable", step.await)
+    }
+
+    pub(crate) async fn set_remote_answer(&self, sdp: String) -> LinkEvent {
+        let step = async {
+            self.engine.set_remote_description(RTCSessionDescription::answer(sdp)?).await?;
+            Ok(LinkEvent::RemoteSet)
+        };
+        outcome("the other side's answer is not acceptable", step.await)
+    }
+
+    /// A candidate that cannot be tried is no misfortune: there are others.
+    pub(crate) async fn add_candidate(&self, candidate: Candidate) {
+        let init = RTCIceCandidateInit {
+            candidate: candidate.line,
+            sdp_mid: candidate.mid,
+            sdp_mline_index: candidate.m_line_index,
+            username_fragment: None,
+            url: None,
+        };
+        if let Err(error) = self.engine.add_ice_candidate(init).await {
+            tracing::debug!(%error, "Remote candidate not tried");
+        }
+    }
+
+    /// Packets pass: media may flow, and the path is known. `signaled` knows the kind of a remote address.
+    pub(crate) async fn established(&mut self, signaled: impl Fn(&str) -> Option<String>) -> Option<PathReport> {
+        self.up_since.get_or_insert_with(clock::now);
+        for sender in &mut self.senders {
+            sender.start();
+        }
+        let report = self.engine.get_stats(clock::now(), StatsSelector::None).await;
+        self.path = stats::path(&report, signaled);
+        self.path.clone()
+    }
+
+    /// Whether packets ever passed.
+    pub(crate) fn was_up(&self) -> bool {
+        self.up_since.is_some()
+    }
+
+    /// What the TURN servers said, as far as they did.
+    pub(crate) fn turn(&self) -> &TurnWatch {
+        &self.watch
+    }
+
+    /// Closes in order: nothing is sent any more, the numbers are taken, the engine ends, what came is written out.
+    pub(crate) async fn close(mut self) -> StatsReport {
+        let mut frames_sent = [0; 2];
+        for (frames, sender) in frames_sent.iter_mut().zip(self.senders.drain(..)) {
+            *frames = sender.stop().await;
+        }
+        let [audio_sent, video_sent] = frames_sent;
+        let report = self.engine.get_stats(clock::now(), StatsSelector::None).await;
+        if let Err(error) = self.engine.close().await {
+            tracing::debug!(%error, "Peer connection not closed cleanly");
+        }
+        let received = self.receivers.finish().await;
+        self.tasks.shutdown().await;
+        let mut stats = StatsReport {
+            duration_ms: self.up_since.map_or(0.0, |since| milliseconds(clock::now() - since)),
+            path: self.path,
+            video: stats::stream(&report, MediaKind::Video),
+            audio: stats::stream(&report, MediaKind::Audio),
+            data: stats::data(&report),
+            relay: self.watch.stats(),
+        };
+        stats.video.frames_sent = video_sent;
+        stats.audio.frames_sent = audio_sent;
+        stats.video.frames_received = received.video.load(Relaxed);
+        stats.audio.frames_received = received.audio.load(Relaxed);
+        stats
+    }
+}
+
+fn outcome(what: &str, result: Result<LinkEvent>) -> LinkEvent {
+    result.unwrap_or_else(|error| LinkEvent::StepFailed { message: format!("{what}: {error}") })
+}

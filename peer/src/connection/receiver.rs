@@ -1,0 +1,214 @@
+//! Takes what the other side sends: packets into order, frames together, files written.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep_until, timeout};
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+
+use super::Happening;
+use crate::clock;
+use crate::media::{Assembler, Assembly, Recording, Reorder, Unit};
+use crate::report::{Event, MediaKind};
+use crate::session::LinkId;
+
+/// The readers of all remote tracks.
+pub(super) struct Receivers {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+    frames: Arc<FramesReceived>,
+}
+
+/// Whole frames by kind.
+#[derive(Debug, Default)]
+pub(super) struct FramesReceived {
+    pub(super) video: AtomicU64,
+    pub(super) audio: AtomicU64,
+}
+
+impl Receivers {
+    pub(super) fn start(
+        link: LinkId,
+        tracks: mpsc::UnboundedReceiver<Arc<dyn TrackRemote>>,
+        record: Option<PathBuf>,
+        happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let frames = Arc::<FramesReceived>::default();
+        let desk = Desk { link, record, happenings, frames: Arc::clone(&frames) };
+        let task = tokio::spawn(desk.run(tracks, stopped));
+        Self { stop, task, frames }
+    }
+
+    /// After the engine has closed: waits until everything is written.
+    pub(super) async fn finish(self) -> Arc<FramesReceived> {
+        drop(self.stop);
+        let _ = self.task.await;
+        self.frames
+    }
+}
+
+#[derive(Clone)]
+struct Desk {
+    link: LinkId,
+    record: Option<PathBuf>,
+    happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
+    frames: Arc<FramesReceived>,
+}
+
+impl Desk {
+    async fn run(
+        self,
+        mut tracks: mpsc::UnboundedReceiver<Arc<dyn TrackRemote>>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        let mut readers = JoinSet::new();
+        loop {
+            tokio::select! {
+                track = tracks.recv() => match track {
+                    Some(track) if readers.len() < MOST_TRACKS => {
+                        readers.spawn(self.clone().read(track));
+                    }
+                    Some(_) => tracing::debug!("Track beyond the limit ignored"),
+                    None => break,
+                },
+                _ = &mut stopped => break,
+                Some(_) = readers.join_next() => {}
+            }
+        }
+        // The tracks have ended with the engine; readers that do not notice are ended.
+        if timeout(FINISH_TIMEOUT, async { while readers.join_next().await.is_some() {} }).await.is_err() {
+            readers.shutdown().await;
+        }
+    }
+
+    async fn read(self, track: Arc<dyn TrackRemote>) {
+        let kind = match track.kind().await {
+            RtpCodecKind::Video => MediaKind::Video,
+            RtpCodecKind::Audio => MediaKind::Audio,
+            _ => return,
+        };
+        let ssrc = track.ssrcs().await.first().copied().unwrap_or_default();
+        let codec = track.codec(ssrc).await.map(|codec| codec.mime_type).unwrap_or_default();
+        self.tell(Happening::Tell(Event::Track { kind, codec }));
+        let recording = self.record.clone().map(|directory| Recording::start(kind, directory));
+        let mut reader = Reader {
+            desk: self,
+            kind,
+            assembler: Assembler::default(),
+            recording,
+            key_frames: KeyFrames { ssrc, asked: None },
+        };
+        reader.run(&*track).await;
+        reader.finish().await;
+    }
+
+    fn tell(&self, happening: Happening) {
+        let _ = self.happenings.send((self.link, happening));
+    }
+}
+
+/// Reads one track.
+struct Reader {
+    desk: Desk,
+    kind: MediaKind,
+    assembler: Assembler,
+    recording: Option<Recording>,
+    key_frames: KeyFrames,
+}
+
+impl Reader {
+    async fn run(&mut self, track: &dyn TrackRemote) {
+        let mut reorder = Reorder::new();
+        loop {
+            let due = reorder.poll_timeout();
+            tokio::select! {
+                event = track.poll() => match event {
+                    Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                        let (sequence, timestamp) = (packet.header.sequence_number, packet.header.timestamp);
+                        self.key_frames.ssrc = packet.header.ssrc;
+                        reorder.handle_packet(clock::now(), sequence, timestamp, packet);
+                    }
+                    Some(TrackRemoteEvent::OnEnded) | None => break,
+                    Some(_) => {}
+                },
+                () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => {}
+            }
+            while let Some(ready) = reorder.poll(clock::now()) {
+                let marker = ready.packet.header.marker;
+                self.take(track, ready.timestamp, marker, ready.lost, ready.packet.payload).await;
+            }
+        }
+    }
+
+    async fn take(&mut self, track: &dyn TrackRemote, at: u64, marker: bool, lost: bool, payload: bytes::Bytes) {
+        if payload.is_empty() {
+            return;
+        }
+        match self.kind {
+            MediaKind::Audio => self.deliver(Unit { at, data: payload, dimensions: None }),
+            MediaKind::Video => match self.assembler.handle_packet(at, marker, lost, &payload) {
+                Assembly::Pending => {}
+                Assembly::Frame { at, data, dimensions } => self.deliver(Unit { at, data, dimensions }),
+                Assembly::NeedsKeyFrame => self.key_frames.ask(clock::now(), track).await,
+            },
+        }
+    }
+
+    fn deliver(&self, unit: Unit) {
+        let frames = match self.kind {
+            MediaKind::Video => &self.desk.frames.video,
+            MediaKind::Audio => &self.desk.frames.audio,
+        };
+        if frames.fetch_add(1, Relaxed) == 0 {
+            self.desk.tell(Happening::FirstFrame { kind: self.kind });
+        }
+        if let Some(recording) = &self.recording {
+            recording.write(unit);
+        }
+    }
+
+    async fn finish(self) {
+        let Some(recording) = self.recording else { return };
+        let event = match recording.finish().await {
+            Ok(Some((path, frames))) => {
+                Event::Recorded { kind: self.kind, path: path.display().to_string(), frames }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                Event::Warning { message: format!("the {} was not recorded: {error}", self.kind.text()) }
+            }
+        };
+        self.desk.tell(Happening::Tell(event));
+    }
+}
+
+/// Asks for key frames, and not more often than an encoder can make them.
+struct KeyFrames {
+    ssrc: u32,
+    asked: Option<Instant>,
+}
+
+impl KeyFrames {
+    async fn ask(&mut self, now: Instant, track: &dyn TrackRemote) {
+        if self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < PLI_INTERVAL) {
+            return;
+        }
+        self.asked = Some(now);
+        let indication = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.ssrc };
+        if let Err(error) = track.write_rtcp(vec![Box::new(indication)]).await {
+            tracing::debug!(%error, "Key frame not asked for");
+        }
+    }
+}
+
+/// More than a call has; a hostile peer must not make us read any number.
+const MOST_TRACKS: usize = 8;
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+const PLI_INTERVAL: Duration = Duration::from_millis(500);

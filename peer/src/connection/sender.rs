@@ -1,0 +1,159 @@
+//! Sends a clip over and over, each frame in its time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use rtc::media::Sample;
+use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodingParameters, RTCRtpEncodingParameters};
+use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+use webrtc::error::Result;
+use webrtc::media_stream::MediaStreamTrack;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_sample::TrackLocalStaticSample;
+use webrtc::peer_connection::PeerConnection;
+use webrtc::rtp_transceiver::RtpSender;
+
+use super::engine::{codec, codec_kind};
+use crate::clock;
+use crate::media::{Clip, clock_rate};
+use crate::report::MediaKind;
+
+/// One kind of media on its way out; without a clip, one that only takes the other side's.
+pub(super) struct Sender {
+    outgoing: Option<Outgoing>,
+    task: Option<JoinHandle<()>>,
+    frames: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+struct Outgoing {
+    clip: Arc<Clip>,
+    ssrc: u32,
+    track: Arc<TrackLocalStaticSample>,
+    rtp: Arc<dyn RtpSender>,
+}
+
+impl Sender {
+    pub(super) async fn attach(
+        engine: &dyn PeerConnection,
+        kind: MediaKind,
+        clip: Option<Arc<Clip>>,
+    ) -> Result<Self> {
+        let outgoing = match clip {
+            Some(clip) => Some(Outgoing::attach(engine, kind, clip).await?),
+            None => {
+                let init = RTCRtpTransceiverInit {
+                    direction: RTCRtpTransceiverDirection::Recvonly,
+                    ..RTCRtpTransceiverInit::default()
+                };
+                engine.add_transceiver_from_kind(codec_kind(kind), Some(init)).await?;
+                None
+            }
+        };
+        Ok(Self { outgoing, task: None, frames: Arc::default() })
+    }
+
+    /// Begins to send, if there is something and it has not begun.
+    pub(super) fn start(&mut self) {
+        if self.task.is_none()
+            && let Some(outgoing) = self.outgoing.clone()
+        {
+            self.task = Some(tokio::spawn(outgoing.run(Arc::clone(&self.frames))));
+        }
+    }
+
+    /// Ends, and says how many frames were sent.
+    pub(super) async fn stop(self) -> u64 {
+        if let Some(task) = self.task {
+            task.abort();
+            let _ = task.await;
+        }
+        self.frames.load(Relaxed)
+    }
+}
+
+impl Outgoing {
+    async fn attach(engine: &dyn PeerConnection, kind: MediaKind, clip: Arc<Clip>) -> Result<Self> {
+        let ssrc = rand::random();
+        let encoding = RTCRtpEncodingParameters {
+            rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
+            codec: codec(kind).rtp_codec,
+            ..RTCRtpEncodingParameters::default()
+        };
+        let name = kind.text().to_owned();
+        let track = MediaStreamTrack::new(
+            "farcall".to_owned(),
+            format!("farcall-{name}"),
+            name,
+            codec_kind(kind),
+            vec![encoding],
+        );
+        let track = Arc::new(TrackLocalStaticSample::new(clock::now(), track)?);
+        let rtp = engine.add_track(Arc::clone(&track) as Arc<dyn TrackLocal>).await?;
+        Ok(Self { clip, ssrc, track, rtp })
+    }
+
+    /// Each frame is due by its place in the clip, not by the one before: pauses do not add up.
+    async fn run(self, frames_sent: Arc<AtomicU64>) {
+        let Some(payload_type) = self.payload_type().await else {
+            tracing::debug!(kind = self.clip.kind.text(), "The other side does not take this kind of media");
+            return;
+        };
+        let rate = clock_rate(self.clip.kind);
+        let mut begun = clock::now();
+        let mut round = 0;
+        loop {
+            let starts = self.clip.frames.iter().map(|frame| frame.at);
+            let ends = starts.skip(1).chain([self.clip.length]);
+            for (frame, end) in self.clip.frames.iter().zip(ends) {
+                let due = begun + exactly(round * self.clip.length + frame.at, rate);
+                let late = clock::now().saturating_duration_since(due);
+                if late > LONGEST_DELAY {
+                    // The machine slept: going on from here beats sending all that was missed at once.
+                    begun += late;
+                }
+                sleep_until(due.into()).await;
+                let sample = Sample {
+                    data: frame.data.clone(),
+                    duration: exactly(end - frame.at, rate),
+                    ..Sample::new(clock::now())
+                };
+                if self.track.write_sample(self.ssrc, payload_type, &sample, &[]).await.is_ok() {
+                    frames_sent.fetch_add(1, Relaxed);
+                }
+            }
+            round += 1;
+        }
+    }
+
+    async fn payload_type(&self) -> Option<u8> {
+        let parameters = self.rtp.get_parameters().await.ok()?;
+        parameters.rtp_parameters.codecs.first().map(|codec| codec.payload_type)
+    }
+}
+
+/// A duration that the packetizer, which multiplies and rounds down, turns back into exactly these ticks.
+fn exactly(ticks: u64, rate: u32) -> Duration {
+    let nanoseconds = (u128::from(ticks) * 1_000_000_000).div_ceil(u128::from(rate));
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
+
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_survive_the_packetizers_rounding() {
+        for rate in [90_000, 48_000] {
+            for ticks in 1..20_000u64 {
+                let back = (exactly(ticks, rate).as_secs_f64() * f64::from(rate)) as u64;
+                assert_eq!(back, ticks);
+            }
+        }
+    }
+}
