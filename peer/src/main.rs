@@ -1,3 +1,52 @@
-//! placeholder
+//! The process: flags, logs, the verb, the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use farcall_peer::cli::{Cli, Verb};
+use farcall_peer::{Event, Failure, Format, Reason, Reporter, verbs};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    // The libraries' own complaints are ours in other words.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off,farcall_peer=warn"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let reporter = Reporter::new(if cli.common.json { Format::Json } else { Format::Human });
+    match block_on(&cli, &reporter) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = failure.reason.exit_code();
+            let Failure { reason, message, details } = failure;
+            reporter.event(&Event::Error { reason, message, details });
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn block_on(cli: &Cli, reporter: &Reporter) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Reason::Internal, error.to_string()))?;
+    let result = runtime.block_on(async {
+        match &cli.verb {
+            Verb::Call(call) => verbs::call::run(&cli.common, call, reporter).await,
+            Verb::Candidates(candidates) => verbs::candidates::run(&cli.common, candidates, reporter).await,
+            Verb::Bench(bench) => verbs::bench::run(&cli.common, bench, reporter).await,
+        }
+    });
+    // A thread that waits for a line on stdin must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Help and version are no mistakes; everything else is 64, as for a bad file.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { Reason::BadUsage.exit_code() } else { 0 })
+}

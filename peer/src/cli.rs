@@ -1,0 +1,228 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::media::Source;
+use crate::net::IcePolicy;
+use crate::session::OfferPolicy;
+
+/// A headless WebRTC agent: meets another one in a room and calls it.
+#[derive(Debug, Parser)]
+#[command(name = "farcall-peer", version)]
+pub struct Cli {
+    /// What all verbs share.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags of all verbs.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The signaling server.
+    #[arg(long, global = true, value_name = "URL", env = "FARCALL_PEER_SIGNALING", default_value = "http://127.0.0.1:8080")]
+    pub signaling: String,
+    /// A bearer token, where the signaling server wants one.
+    #[arg(long, global = true, env = "FARCALL_PEER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Print events as JSON, one object per line on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Which paths are acceptable.
+    #[arg(long, global = true, value_enum, default_value = "all")]
+    pub ice_policy: IcePolicyArg,
+    /// Ask no STUN server.
+    #[arg(long, global = true)]
+    pub no_stun: bool,
+    /// Ask no TURN server.
+    #[arg(long, global = true)]
+    pub no_turn: bool,
+    /// Use this local address and no other; may be repeated.
+    #[arg(long, global = true, value_name = "IP")]
+    pub bind: Vec<IpAddr>,
+}
+
+/// Which paths are acceptable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IcePolicyArg {
+    /// Direct ones, and relayed ones where no direct one works.
+    All,
+    /// Relayed ones alone.
+    Relay,
+}
+
+impl Common {
+    pub(crate) fn policy(&self) -> IcePolicy {
+        IcePolicy {
+            relay_only: self.ice_policy == IcePolicyArg::Relay,
+            stun: !self.no_stun,
+            turn: !self.no_turn,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Call whoever else is in the room, or wait for them.
+    Call(Call),
+    /// Print the candidates that can be found from here.
+    Candidates(Candidates),
+    /// Measure the throughput of a data channel; one side sends, the other receives.
+    Bench(Bench),
+}
+
+/// Flags of those who join a room.
+#[derive(Debug, Clone, Args)]
+pub struct Joining {
+    /// The room key, which both sides must know.
+    pub room: String,
+    /// Who makes the first offer.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub offer: OfferArg,
+    /// What the other side is shown.
+    #[arg(long, default_value = "")]
+    pub name: String,
+    /// Give up when no connection is up this long after both are in the room.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20s")]
+    pub connect_timeout: Duration,
+}
+
+/// Who makes the first offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OfferArg {
+    /// The one who joined later.
+    Auto,
+    /// This side, whatever the other does.
+    Always,
+}
+
+impl From<OfferArg> for OfferPolicy {
+    fn from(offer: OfferArg) -> Self {
+        match offer {
+            OfferArg::Auto => Self::Auto,
+            OfferArg::Always => Self::Always,
+        }
+    }
+}
+
+/// Flags of `call`.
+#[derive(Debug, Clone, Args)]
+pub struct Call {
+    /// Where and with whom.
+    #[command(flatten)]
+    pub joining: Joining,
+    /// VP8 in IVF to send, over and over: a file, `test` or `none`.
+    #[arg(long, value_name = "FILE", default_value = "test")]
+    pub video: Source,
+    /// Opus in Ogg to send, over and over: a file, `test` or `none`.
+    #[arg(long, value_name = "FILE", default_value = "test")]
+    pub audio: Source,
+    /// Record what comes into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Hang up this long after the call began.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+}
+
+/// Flags of `candidates`.
+#[derive(Debug, Clone, Args)]
+pub struct Candidates {
+    /// A STUN server, such as stun:stun.example:3478; may be repeated.
+    #[arg(long, value_name = "URI")]
+    pub stun: Vec<String>,
+    /// A TURN server, such as turn:turn.example:3478; may be repeated.
+    #[arg(long, value_name = "URI")]
+    pub turn: Vec<String>,
+    /// The username for the TURN servers.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub turn_user: String,
+    /// The password for the TURN servers.
+    #[arg(long, value_name = "PASSWORD", env = "FARCALL_PEER_TURN_PASSWORD", hide_env_values = true, default_value = "")]
+    pub turn_password: String,
+    /// Stop gathering after this time.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub timeout: Duration,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// Where and with whom.
+    #[command(flatten)]
+    pub joining: Joining,
+    /// Send this much, such as 64MiB; without it this side receives.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub send: Option<u64>,
+}
+
+/// A number with one of these units.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("", 1000)];
+    with_unit(text, &units)
+        .filter(|milliseconds| *milliseconds <= LONGEST)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a time is a number with ms, s, m or h, such as 90s".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let units = [
+        ("B", 1),
+        ("", 1),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+    ];
+    with_unit(text, &units)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "a size is a number with KiB, MiB, GiB, KB, MB or GB, such as 64MiB".to_owned())
+}
+
+/// A year, so that adding it to any instant is no risk.
+const LONGEST: u64 = 365 * 24 * 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!((duration("2m"), duration("3")), (Ok(Duration::from_secs(120)), Ok(Duration::from_secs(3))));
+        assert_eq!((size("64MiB"), size("2KB"), size("7")), (Ok(64 << 20), Ok(2000), Ok(7)));
+        for text in ["", "s", "-1s", "1.5s", "99999999999999999999s", "1d", "9999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(size("0").is_err() && size("1TB").is_err());
+    }
+
+    #[test]
+    fn common_flags_may_come_after_the_verb() {
+        let cli = Cli::try_parse_from(["farcall-peer", "call", "room", "--json", "--bind", "127.0.0.1"]).unwrap();
+        assert!(cli.common.json && cli.common.bind.len() == 1);
+    }
+}

@@ -1,0 +1,418 @@
+//! A peer: joins a room, connects to whoever else is there, and tells what happens.
+//!
+//! One task does what the session core wants; everything else is on either side of it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+
+use crate::clock;
+use crate::connection::{self, Connection, Ends, Happening, Message};
+use crate::failure::{Failure, Reason};
+use crate::media::Clips;
+use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome};
+use crate::report::{Event, SignalingState, milliseconds};
+use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
+use crate::signaling::{self, Client, Notice};
+
+/// Where to meet whom, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The signaling server: `http://host:port` or `https://host:port`.
+    pub server: String,
+    /// A bearer token, where the server wants one.
+    pub token: Option<String>,
+    /// The room key.
+    pub room: String,
+    /// What the others are shown.
+    pub display_name: String,
+    /// Who makes the first offer.
+    pub offer: OfferPolicy,
+    /// Which paths are acceptable.
+    pub policy: IcePolicy,
+    /// Local addresses to use; every interface's if empty.
+    pub bind: Vec<IpAddr>,
+    /// What to send.
+    pub clips: Clips,
+    /// Whether to send and take media at all.
+    pub media: bool,
+    /// Where to record what comes.
+    pub record: Option<PathBuf>,
+    /// How long after both are in the room a connection must be up.
+    pub connect_timeout: Duration,
+}
+
+impl Config {
+    /// A peer that sends nothing but text and data, with what suits most for the rest.
+    #[must_use]
+    pub fn new(server: &str, room: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            token: None,
+            room: room.to_owned(),
+            display_name: String::new(),
+            offer: OfferPolicy::Auto,
+            policy: IcePolicy::default(),
+            bind: Vec::new(),
+            clips: Clips::default(),
+            media: true,
+            record: None,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+}
+
+/// A peer that is running. Dropping it ends it without a word to anybody; [`Peer::hang_up`] says goodbye.
+#[derive(Debug)]
+pub struct Peer {
+    commands: mpsc::UnboundedSender<Command>,
+    outgoing: mpsc::Sender<Message>,
+    data: mpsc::Receiver<Bytes>,
+    events: mpsc::Receiver<Event>,
+    task: JoinHandle<Result<(), Failure>>,
+}
+
+impl Peer {
+    /// Begins to join. How it goes is told by [`Peer::event`].
+    pub fn start(config: Config) -> Result<Self, Failure> {
+        let (commands, command_queue) = mpsc::unbounded_channel();
+        let (outgoing, outgoing_queue) = mpsc::channel(MESSAGES);
+        let (text_sender, texts) = mpsc::channel(MESSAGES);
+        let (data_sender, data) = mpsc::channel(MESSAGES);
+        let (event_sender, events) = mpsc::channel(EVENTS);
+        let (happening_sender, happenings) = mpsc::unbounded_channel();
+        let instance = format!("{:016x}", rand::random::<u64>());
+        let signaling = Client::start(signaling::Config {
+            server: config.server.clone(),
+            token: config.token,
+            room: config.room.clone(),
+            display_name: config.display_name,
+            instance: instance.clone(),
+        })?;
+        let addresses = if config.bind.is_empty() {
+            BindAddresses::Interfaces { loopback: is_on_loopback(&config.server) }
+        } else {
+            BindAddresses::Given(config.bind)
+        };
+        let agent = Agent {
+            session: Session::new(session::Config {
+                room: config.room,
+                instance,
+                offer: config.offer,
+                connect_timeout: config.connect_timeout,
+            }),
+            signaling,
+            connection: None,
+            connecting: connection::Config {
+                policy: config.policy,
+                addresses,
+                clips: config.clips,
+                media: config.media,
+                record: config.record,
+                ends: Ends {
+                    outgoing: Arc::new(Mutex::new(outgoing_queue)),
+                    texts: text_sender,
+                    data: data_sender,
+                },
+                happenings: happening_sender,
+            },
+            servers: Vec::new(),
+            turn: Vec::new(),
+            commands: command_queue,
+            texts,
+            happenings,
+            events: event_sender,
+        };
+        let task = tokio::spawn(agent.run());
+        Ok(Self { commands, outgoing, data, events, task })
+    }
+
+    /// The next thing that happened; nothing after the end.
+    pub async fn event(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// The next application data of the other side; nothing after the end.
+    pub async fn data(&mut self) -> Option<Bytes> {
+        self.data.recv().await
+    }
+
+    /// Events and application data, for those who wait for both.
+    pub(crate) fn sources(&mut self) -> (&mut mpsc::Receiver<Event>, &mut mpsc::Receiver<Bytes>) {
+        (&mut self.events, &mut self.data)
+    }
+
+    /// Where to put what is to be sent. It waits there until a channel is open and has room.
+    #[must_use]
+    pub fn outgoing(&self) -> mpsc::Sender<Message> {
+        self.outgoing.clone()
+    }
+
+    /// Ends the call and leaves the room. [`Peer::event`] tells the rest and then nothing more.
+    pub fn hang_up(&self, reason: &str) {
+        let _ = self.commands.send(Command::HangUp { reason: reason.to_owned() });
+    }
+
+    /// After the last event: whether it ended as it was asked to.
+    pub async fn finish(self) -> Result<(), Failure> {
+        drop(self.events);
+        self.task.await.unwrap_or_else(|error| Err(Failure::new(Reason::Internal, error.to_string())))
+    }
+}
+
+/// Does what the session core wants.
+struct Agent {
+    session: Session,
+    signaling: Client,
+    connection: Option<Connection>,
+    connecting: connection::Config,
+    /// As signaling handed them out last.
+    servers: Vec<IceServer>,
+    /// How asking the TURN servers of the last connection went.
+    turn: Vec<ServerOutcome>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    texts: mpsc::Receiver<String>,
+    happenings: mpsc::UnboundedReceiver<(LinkId, Happening)>,
+    events: mpsc::Sender<Event>,
+}
+
+/// How it ended.
+enum End {
+    Wanted { reason: String },
+    Failed(Failure),
+}
+
+impl Agent {
+    async fn run(mut self) -> Result<(), Failure> {
+        let end = loop {
+            let due = self.session.poll_timeout();
+            tokio::select! {
+                notice = self.signaling.notice() => match notice {
+                    Some(Notice::Failed(failure)) => break End::Failed(failure),
+                    Some(notice) => self.notice(notice).await,
+                    None => break End::Failed(Failure::new(Reason::Internal, "signaling ended by itself")),
+                },
+                Some((link, happening)) = self.happenings.recv() => self.happening(link, happening).await,
+                Some(text) = self.texts.recv() => self.tell(Event::Text { text }).await,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.session.handle_command(command),
+                    // The peer was dropped.
+                    None => break End::Wanted { reason: "dropped".to_owned() },
+                },
+                () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => {
+                    self.session.handle_timeout(clock::now());
+                }
+            }
+            if let Some(end) = self.do_what_is_wanted().await {
+                break end;
+            }
+        };
+        self.close().await;
+        self.signaling.leave().await;
+        match end {
+            End::Wanted { reason } => {
+                let _ = self.events.send(Event::Ended { reason }).await;
+                Ok(())
+            }
+            End::Failed(failure) => Err(failure),
+        }
+    }
+
+    async fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::IceServers(servers) => self.servers = servers,
+            Notice::Signal(signal) => self.session.handle_signal(clock::now(), signal),
+            Notice::Lost => self.tell(Event::Signaling { state: SignalingState::Lost }).await,
+            Notice::Resumed => self.tell(Event::Signaling { state: SignalingState::Resumed }).await,
+            Notice::Rejoined => self.tell(Event::Signaling { state: SignalingState::Rejoined }).await,
+            Notice::Warning(message) => self.tell(Event::Warning { message }).await,
+            // Its own case in the loop.
+            Notice::Failed(_) => {}
+        }
+    }
+
+    async fn happening(&mut self, link: LinkId, happening: Happening) {
+        let elapsed = || {
+            let since = self.session.together_since();
+            since.map_or(0.0, |since| milliseconds(clock::now().saturating_duration_since(since)))
+        };
+        match happening {
+            Happening::Link(event) => {
+                if event == LinkEvent::GatheringComplete {
+                    self.complain_about_turn().await;
+                }
+                self.session.handle_link(clock::now(), link, event);
+            }
+            Happening::Tell(event) => self.tell(event).await,
+            Happening::Ice(state) => self.tell(Event::Ice { state }).await,
+            Happening::ChannelOpen { label } => {
+                let elapsed_ms = elapsed();
+                self.tell(Event::ChannelOpen { label, elapsed_ms }).await;
+            }
+            Happening::FirstFrame { kind } => {
+                let elapsed_ms = elapsed();
+                self.tell(Event::FirstFrame { kind, elapsed_ms }).await;
+            }
+        }
+    }
+
+    /// Carries out intents until there are none; each step is told to the core before the next.
+    async fn do_what_is_wanted(&mut self) -> Option<End> {
+        while let Some(intent) = self.session.poll_intent() {
+            match intent {
+                Intent::Send { to, negotiation, payload } => self.signaling.say(to, negotiation, payload),
+                Intent::Report(event) => self.tell(event).await,
+                Intent::Open { link } => self.open(link).await,
+                Intent::Close { link } => {
+                    if self.connection_of(link).is_some() {
+                        self.close().await;
+                    }
+                }
+                Intent::Established { link, elapsed } => self.established(link, elapsed).await,
+                Intent::AddCandidate { link, candidate } => {
+                    if let Some(connection) = self.connection_of(link) {
+                        connection.add_candidate(candidate).await;
+                    }
+                }
+                Intent::CreateOffer { link, restart } => {
+                    let Some(connection) = self.connection_of(link) else { continue };
+                    let event = connection.create_offer(restart).await;
+                    self.session.handle_link(clock::now(), link, event);
+                }
+                Intent::CreateAnswer { link } => {
+                    let Some(connection) = self.connection_of(link) else { continue };
+                    let event = connection.create_answer().await;
+                    self.session.handle_link(clock::now(), link, event);
+                }
+                Intent::Rollback { link } => {
+                    let Some(connection) = self.connection_of(link) else { continue };
+                    let event = connection.roll_back().await;
+                    self.session.handle_link(clock::now(), link, event);
+                }
+                Intent::SetRemoteOffer { link, sdp } => {
+                    let Some(connection) = self.connection_of(link) else { continue };
+                    let event = connection.set_remote_offer(sdp).await;
+                    self.session.handle_link(clock::now(), link, event);
+                }
+                Intent::SetRemoteAnswer { link, sdp } => {
+                    let Some(connection) = self.connection_of(link) else { continue };
+                    let event = connection.set_remote_answer(sdp).await;
+                    self.session.handle_link(clock::now(), link, event);
+                }
+                Intent::End { reason } => return Some(End::Wanted { reason }),
+                Intent::Fail(failure) => return Some(End::Failed(self.explain(failure))),
+            }
+        }
+        None
+    }
+
+    async fn open(&mut self, link: LinkId) {
+        match Connection::open(&self.connecting, link, &self.servers).await {
+            Ok((connection, warnings)) => {
+                self.connection = Some(connection);
+                for message in warnings {
+                    self.tell(Event::Warning { message }).await;
+                }
+                self.session.handle_link(clock::now(), link, LinkEvent::Opened);
+            }
+            Err(error) => {
+                self.tell(Event::Warning { message: format!("no peer connection could be made: {error}") }).await;
+            }
+        }
+    }
+
+    async fn established(&mut self, link: LinkId, elapsed: Duration) {
+        let Some(connection) = self.connection.as_mut().filter(|connection| connection.link() == link) else {
+            return;
+        };
+        let session = &self.session;
+        let path = connection.established(|address| session.remote_candidate_kind(address)).await;
+        let unknown = || "unknown".to_owned();
+        let (local, remote, protocol) = match path {
+            Some(path) => (path.local, path.remote, path.protocol),
+            None => (unknown(), unknown(), unknown()),
+        };
+        self.tell(Event::Connected { local, remote, protocol, elapsed_ms: milliseconds(elapsed) }).await;
+    }
+
+    /// Closes the connection, if there is one, and tells what it carried.
+    async fn close(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        self.turn = connection.turn().outcomes_so_far();
+        let was_up = connection.was_up();
+        let stats = connection.close().await;
+        // What its last readers had to say comes before the sum.
+        while let Ok((_, happening)) = self.happenings.try_recv() {
+            if let Happening::Tell(event) = happening {
+                self.tell(event).await;
+            }
+        }
+        if was_up {
+            self.tell(Event::Stats(Box::new(stats))).await;
+        }
+    }
+
+    async fn complain_about_turn(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let outcomes = connection.turn().outcomes_so_far();
+        for message in outcomes.iter().filter_map(ServerOutcome::complaint) {
+            self.tell(Event::Warning { message }).await;
+        }
+    }
+
+    /// Adds what TURN servers have to do with it.
+    fn explain(&self, mut failure: Failure) -> Failure {
+        if failure.reason != Reason::IceFailed || self.turn.is_empty() {
+            return failure;
+        }
+        for complaint in self.turn.iter().filter_map(ServerOutcome::complaint) {
+            failure.message = format!("{}; {complaint}", failure.message);
+        }
+        if let Some(details) = failure.details.as_mut().and_then(serde_json::Value::as_object_mut) {
+            details.insert("turn_servers".to_owned(), json!(self.turn));
+        }
+        failure
+    }
+
+    fn connection_of(&self, link: LinkId) -> Option<&Connection> {
+        self.connection.as_ref().filter(|connection| connection.link() == link)
+    }
+
+    async fn tell(&self, event: Event) {
+        // Nobody may listen any more; then the commands have ended too.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// Whether a server is on this machine, so that the other side may be as well.
+fn is_on_loopback(server: &str) -> bool {
+    let Ok(uri) = server.parse::<tonic::transport::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+const EVENTS: usize = 256;
+const MESSAGES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_this_machine_is_recognised() {
+        for server in ["http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:8080"] {
+            assert!(is_on_loopback(server), "{server}");
+        }
+        for server in ["http://10.0.0.1:8080", "https://localhost.example", "nonsense"] {
+            assert!(!is_on_loopback(server), "{server}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `call`: be in a room, and on a call with whoever else is there.
+
+use std::time::Instant;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use super::{Interrupts, config};
+use crate::cli::{self, Common};
+use crate::clock;
+use crate::connection::Message;
+use crate::failure::Failure;
+use crate::media::{Clip, Clips};
+use crate::peer::{Config, Peer};
+use crate::report::{Event, MediaKind, Reporter};
+
+/// Runs until the call is over, somebody interrupts, or it fails.
+pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::new()?;
+    let clips = Clips {
+        video: Clip::load(MediaKind::Video, &call.video)?,
+        audio: Clip::load(MediaKind::Audio, &call.audio)?,
+    };
+    let config = Config { clips, record: call.record.clone(), ..config(common, &call.joining) };
+    let mut peer = Peer::start(config)?;
+    let reading = tokio::spawn(lines(tokio::io::stdin(), peer.outgoing()));
+    let mut hang_up_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            event = peer.event() => {
+                let Some(event) = event else { break };
+                if let (Event::Connected { .. }, None, Some(duration)) = (&event, hang_up_at, call.duration) {
+                    hang_up_at = Some(clock::now() + duration);
+                }
+                reporter.event(&event);
+            }
+            reason = interrupts.next() => peer.hang_up(reason),
+            () = sleep_until(hang_up_at.unwrap_or_else(clock::now).into()), if hang_up_at.is_some() => {
+                // Once; the events tell the rest.
+                hang_up_at = Some(clock::now() + FOREVER);
+                peer.hang_up("duration");
+            }
+        }
+    }
+    reading.abort();
+    peer.finish().await
+}
+
+/// Each line goes to the other side as text; the end of input does not end the call.
+async fn lines(input: impl AsyncRead + Unpin, outgoing: mpsc::Sender<Message>) {
+    let mut lines = BufReader::new(input).lines();
+    loop {
+        match lines.next_line().await {
+            Ok(Some(line)) => {
+                if outgoing.send(Message::Text(line)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "Input is no text");
+                return;
+            }
+        }
+    }
+}
+
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_line_is_a_message_even_without_an_end() {
+        let (outgoing, mut sent) = mpsc::channel(8);
+        lines(&b"one\ntwo\r\n\nlast"[..], outgoing).await;
+        let mut texts = Vec::new();
+        while let Some(Message::Text(text)) = sent.recv().await {
+            texts.push(text);
+        }
+        assert_eq!(texts, ["one", "two", "", "last"]);
+    }
+}

@@ -1,0 +1,48 @@
+//! What the program can do, each on the library's face.
+
+pub mod bench;
+pub mod call;
+pub mod candidates;
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::{Common, Joining};
+use crate::failure::{Failure, Reason};
+use crate::peer::Config;
+
+/// Ctrl-C and SIGTERM.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self, Failure> {
+        let failure = |error: io::Error| Failure::new(Reason::Internal, error.to_string());
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failure)?,
+            terminate: signal(SignalKind::terminate()).map_err(failure)?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+        }
+    }
+}
+
+fn config(common: &Common, joining: &Joining) -> Config {
+    Config {
+        token: common.token.clone(),
+        display_name: joining.name.clone(),
+        offer: joining.offer.into(),
+        policy: common.policy(),
+        bind: common.bind.clone(),
+        connect_timeout: joining.connect_timeout,
+        ..Config::new(&common.signaling, &joining.room)
+    }
+}
