@@ -26,7 +26,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Common {
     /// The signaling server.
-    #[arg(long, global = true, value_name = "URL", env = "FARCALL_PEER_SIGNALING", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "FARCALL_PEER_SIGNALING",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub signaling: String,
     /// A bearer token, where the signaling server wants one.
     #[arg(long, global = true, env = "FARCALL_PEER_TOKEN", hide_env_values = true)]
@@ -145,7 +151,13 @@ pub struct Candidates {
     #[arg(long, value_name = "NAME", default_value = "")]
     pub turn_user: String,
     /// The password for the TURN servers.
-    #[arg(long, value_name = "PASSWORD", env = "FARCALL_PEER_TURN_PASSWORD", hide_env_values = true, default_value = "")]
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "FARCALL_PEER_TURN_PASSWORD",
+        hide_env_values = true,
+        default_value = ""
+    )]
     pub turn_password: String,
     /// Stop gathering after this time.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
@@ -212,7 +224,10 @@ mod tests {
     #[test]
     fn times_and_sizes_have_units() {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
-        assert_eq!((duration("2m"), duration("3")), (Ok(Duration::from_secs(120)), Ok(Duration::from_secs(3))));
+        assert_eq!(
+            (duration("2m"), duration("3")),
+            (Ok(Duration::from_secs(120)), Ok(Duration::from_secs(3)))
+        );
         assert_eq!((size("64MiB"), size("2KB"), size("7")), (Ok(64 << 20), Ok(2000), Ok(7)));
         for text in ["", "s", "-1s", "1.5s", "99999999999999999999s", "1d", "9999999h"] {
             assert!(duration(text).is_err(), "{text}");
@@ -222,7 +237,8 @@ mod tests {
 
     #[test]
     fn common_flags_may_come_after_the_verb() {
-        let cli = Cli::try_parse_from(["farcall-peer", "call", "room", "--json", "--bind", "127.0.0.1"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["farcall-peer", "call", "room", "--json", "--bind", "127.0.0.1"]).unwrap();
         assert!(cli.common.json && cli.common.bind.len() == 1);
     }
 }

@@ -323,7 +323,8 @@ impl Agent {
                 self.session.handle_link(clock::now(), link, LinkEvent::Opened);
             }
             Err(error) => {
-                self.tell(Event::Warning { message: format!("no peer connection could be made: {error}") }).await;
+                self.tell(Event::Warning { message: format!("no peer connection could be made: {error}") })
+                    .await;
             }
         }
     }

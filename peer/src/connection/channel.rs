@@ -50,23 +50,20 @@ pub(super) async fn receive(
 ) {
     let mut opened = Some(opened);
     while let Some(event) = channel.poll().await {
-        match event {
-            DataChannelEvent::OnOpen => {
-                if let Some(opened) = opened.take() {
-                    let _ = happenings.send((link, Happening::ChannelOpen { label: LABEL.to_owned() }));
-                    let _ = opened.send(());
-                }
+        if let DataChannelEvent::OnMessage(message) = event {
+            // A slow reader holds up the channel and thereby its sender; none at all loses what comes.
+            if message.is_string {
+                let _ = ends.texts.send(String::from_utf8_lossy(&message.data).into_owned()).await;
+            } else {
+                let _ = ends.data.send(message.data.freeze()).await;
             }
-            DataChannelEvent::OnMessage(message) => {
-                // A slow reader holds up the channel and thereby its sender; none at all loses what comes.
-                if message.is_string {
-                    let _ = ends.texts.send(String::from_utf8_lossy(&message.data).into_owned()).await;
-                } else {
-                    let _ = ends.data.send(message.data.freeze()).await;
-                }
-            }
-            DataChannelEvent::OnClose => return,
-            _ => {}
+        } else if matches!(event, DataChannelEvent::OnOpen)
+            && let Some(opened) = opened.take()
+        {
+            let _ = happenings.send((link, Happening::ChannelOpen { label: LABEL.to_owned() }));
+            let _ = opened.send(());
+        } else if matches!(event, DataChannelEvent::OnClose) {
+            return;
         }
     }
 }

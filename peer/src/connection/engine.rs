@@ -53,8 +53,11 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
 fn settings(policy: IcePolicy) -> SettingEngine {
     // How long better kinds of path have, before one of this kind is accepted. A relayed path always works first
     // where the server is near; a peer-reflexive one may be relayed at its far end.
-    let (reflexive, relayed) =
-        if policy.relay_only { (Duration::ZERO, Duration::ZERO) } else { (PATIENCE_REFLEXIVE, PATIENCE_RELAYED) };
+    let (reflexive, relayed) = if policy.relay_only {
+        (Duration::ZERO, Duration::ZERO)
+    } else {
+        (PATIENCE_REFLEXIVE, PATIENCE_RELAYED)
+    };
     SettingEngineBuilder::new()
         .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(CHECKS_PER_PAIR))
         .with_host_acceptance_min_wait(Some(Duration::ZERO))

@@ -76,7 +76,9 @@ impl Gathering {
                         self.ready.push_back(Event::Candidate(CandidateReport { elapsed_ms, ..report }));
                     }
                 }
-                Ok(Some((_, Happening::Link(LinkEvent::GatheringComplete)))) | Ok(None) | Err(_) => self.complete(),
+                Ok(Some((_, Happening::Link(LinkEvent::GatheringComplete)))) | Ok(None) | Err(_) => {
+                    self.complete()
+                }
                 Ok(Some(_)) => {}
             }
         }

@@ -51,13 +51,13 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        let event = match state {
-            RTCPeerConnectionState::Connected => LinkEvent::Up,
-            RTCPeerConnectionState::Disconnected => LinkEvent::Disconnected,
-            RTCPeerConnectionState::Failed => LinkEvent::Failed,
-            _ => return,
-        };
-        self.pass_on(Happening::Link(event));
+        if state == RTCPeerConnectionState::Connected {
+            self.pass_on(Happening::Link(LinkEvent::Up));
+        } else if state == RTCPeerConnectionState::Disconnected {
+            self.pass_on(Happening::Link(LinkEvent::Disconnected));
+        } else if state == RTCPeerConnectionState::Failed {
+            self.pass_on(Happening::Link(LinkEvent::Failed));
+        }
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {

@@ -17,12 +17,10 @@ use rtc::peer_connection::configuration::RTCOfferOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use webrtc::error::Result;
-use webrtc::peer_connection::{
-    PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector,
-};
+use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector};
 
-pub use self::channel::Message;
 pub(crate) use self::channel::Ends;
+pub use self::channel::Message;
 use self::engine::Parts;
 pub(crate) use self::gathering::Gathering;
 use self::handler::Handler;
@@ -103,7 +101,13 @@ impl Connection {
         let mut tasks = JoinSet::new();
         let chat = channel::create(&*engine).await?;
         let (opened, open) = oneshot::channel();
-        tasks.spawn(channel::receive(Arc::clone(&chat), opened, config.ends.clone(), link, happenings.clone()));
+        tasks.spawn(channel::receive(
+            Arc::clone(&chat),
+            opened,
+            config.ends.clone(),
+            link,
+            happenings.clone(),
+        ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
         let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings);
         let connection = Self { link, engine, watch, senders, receivers, tasks, up_since: None, path: None };
@@ -175,7 +179,10 @@ impl Connection {
     }
 
     /// Packets pass: media may flow, and the path is known. `signaled` knows the kind of a remote address.
-    pub(crate) async fn established(&mut self, signaled: impl Fn(&str) -> Option<String>) -> Option<PathReport> {
+    pub(crate) async fn established(
+        &mut self,
+        signaled: impl Fn(&str) -> Option<String>,
+    ) -> Option<PathReport> {
         self.up_since.get_or_insert_with(clock::now);
         for sender in &mut self.senders {
             sender.start();

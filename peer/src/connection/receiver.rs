@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 use super::Happening;
+use super::engine::codec_kind;
 use crate::clock;
 use crate::media::{Assembler, Assembly, Recording, Reorder, Unit};
 use crate::report::{Event, MediaKind};
@@ -89,11 +89,9 @@ impl Desk {
     }
 
     async fn read(self, track: Arc<dyn TrackRemote>) {
-        let kind = match track.kind().await {
-            RtpCodecKind::Video => MediaKind::Video,
-            RtpCodecKind::Audio => MediaKind::Audio,
-            _ => return,
-        };
+        let kind = track.kind().await;
+        let known = [MediaKind::Video, MediaKind::Audio];
+        let Some(kind) = known.into_iter().find(|known| codec_kind(*known) == kind) else { return };
         let ssrc = track.ssrcs().await.first().copied().unwrap_or_default();
         let codec = track.codec(ssrc).await.map(|codec| codec.mime_type).unwrap_or_default();
         self.tell(Happening::Tell(Event::Track { kind, codec }));
@@ -147,7 +145,14 @@ impl Reader {
         }
     }
 
-    async fn take(&mut self, track: &dyn TrackRemote, at: u64, marker: bool, lost: bool, payload: bytes::Bytes) {
+    async fn take(
+        &mut self,
+        track: &dyn TrackRemote,
+        at: u64,
+        marker: bool,
+        lost: bool,
+        payload: bytes::Bytes,
+    ) {
         if payload.is_empty() {
             return;
         }

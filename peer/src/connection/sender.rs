@@ -137,7 +137,8 @@ impl Outgoing {
 
 /// A duration that the packetizer, which multiplies and rounds down, turns back into exactly these ticks.
 fn exactly(ticks: u64, rate: u32) -> Duration {
-    let nanoseconds = (u128::from(ticks) * 1_000_000_000).div_ceil(u128::from(rate));
+    // A nanosecond more than rounded down, which no tick is short enough to notice.
+    let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(rate) + 1;
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
@@ -151,8 +152,8 @@ mod tests {
     fn ticks_survive_the_packetizers_rounding() {
         for rate in [90_000, 48_000] {
             for ticks in 1..20_000u64 {
-                let back = (exactly(ticks, rate).as_secs_f64() * f64::from(rate)) as u64;
-                assert_eq!(back, ticks);
+                let back = (exactly(ticks, rate).as_secs_f64() * f64::from(rate)).floor();
+                assert_eq!(back, ticks as f64);
             }
         }
     }

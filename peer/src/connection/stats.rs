@@ -32,14 +32,17 @@ pub(super) fn path(report: &RTCStatsReport, signaled: impl Fn(&str) -> Option<St
 }
 
 fn candidate<'a>(report: &'a RTCStatsReport, id: &str) -> Option<&'a RTCIceCandidateStats> {
-    report.iter().find_map(|entry| match entry {
-        RTCStatsReportEntry::LocalCandidate(stats) | RTCStatsReportEntry::RemoteCandidate(stats)
-            if stats.stats.id == id || stats.stats.id.ends_with(id) =>
+    let candidates = report.iter().filter_map(|entry| {
+        if let RTCStatsReportEntry::LocalCandidate(stats) | RTCStatsReportEntry::RemoteCandidate(stats) =
+            entry
         {
             Some(stats)
+        } else {
+            None
         }
-        _ => None,
-    })
+    });
+    // The report's own ids have a prefix that those of a pair do not.
+    candidates.into_iter().find(|stats| stats.stats.id.ends_with(id))
 }
 
 /// Packets and bytes of one kind of media; frames are counted where they are made and put together.

@@ -57,8 +57,9 @@ impl Clip {
             Source::None => Ok(None),
             Source::Test => Self::read(kind, Path::new("(test clip)"), Self::test_bytes(kind)).map(Some),
             Source::File(path) => {
-                let bytes = fs::read(path)
-                    .map_err(|error| Failure::new(Reason::BadMedia, format!("{}: {error}", path.display())))?;
+                let bytes = fs::read(path).map_err(|error| {
+                    Failure::new(Reason::BadMedia, format!("{}: {error}", path.display()))
+                })?;
                 Self::read(kind, path, bytes.into()).map(Some)
             }
         }
@@ -69,7 +70,8 @@ impl Clip {
             MediaKind::Video => ivf::read(&bytes),
             MediaKind::Audio => ogg::read(&bytes),
         };
-        let clip = read.map_err(|error| Failure::new(Reason::BadMedia, format!("{}: {error}", path.display())))?;
+        let clip =
+            read.map_err(|error| Failure::new(Reason::BadMedia, format!("{}: {error}", path.display())))?;
         Ok(Arc::new(clip))
     }
 

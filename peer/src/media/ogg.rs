@@ -38,8 +38,8 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
                 }
                 2 => {}
                 _ => {
-                    let ticks =
-                        packet_ticks(&packet).ok_or(BadFile { what: "an Opus packet is malformed", offset })?;
+                    let ticks = packet_ticks(&packet)
+                        .ok_or(BadFile { what: "an Opus packet is malformed", offset })?;
                     frames.push(Frame { data: packet, at: length });
                     length += ticks;
                 }
@@ -84,9 +84,10 @@ fn page<'a>(cursor: &mut Cursor<'a>) -> Result<Page<'a>, BadFile> {
     let body = cursor.take(lacing.iter().map(|size| usize::from(*size)).sum(), "a page is cut off")?;
     let bytes = whole.take(cursor.offset - offset, "a page is cut off")?;
     // The checksum is made with zeros in its own place.
-    let computed = bytes.iter().enumerate().fold(0, |crc, (at, byte)| {
-        checksum(crc, if CHECKSUM_FIELD.contains(&at) { 0 } else { *byte })
-    });
+    let computed = bytes
+        .iter()
+        .enumerate()
+        .fold(0, |crc, (at, byte)| checksum(crc, if CHECKSUM_FIELD.contains(&at) { 0 } else { *byte }));
     if computed == stated {
         Ok(Page { offset, serial, lacing, body })
     } else {
@@ -174,16 +175,17 @@ fn checksum(crc: u32, byte: u8) -> u32 {
 
 const CHECKSUMS: [u32; 256] = {
     let mut table = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut crc = (index as u32) << 24;
+    let mut rest: &mut [u32] = &mut table;
+    let mut byte = 0u32;
+    while let Some((entry, after)) = rest.split_first_mut() {
+        *entry = byte << 24;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 0x8000_0000 == 0 { crc << 1 } else { (crc << 1) ^ 0x04c1_1db7 };
+            *entry = if *entry & 0x8000_0000 == 0 { *entry << 1 } else { (*entry << 1) ^ 0x04c1_1db7 };
             bit += 1;
         }
-        table[index] = crc;
-        index += 1;
+        byte += 1;
+        rest = after;
     }
     table
 };

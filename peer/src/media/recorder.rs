@@ -84,7 +84,8 @@ fn create(directory: &Path, stem: &str, extension: &str) -> io::Result<(PathBuf,
     fs::create_dir_all(directory)?;
     let mut number = 1;
     loop {
-        let name = if number == 1 { format!("{stem}.{extension}") } else { format!("{stem}-{number}.{extension}") };
+        let name =
+            if number == 1 { format!("{stem}.{extension}") } else { format!("{stem}-{number}.{extension}") };
         let path = directory.join(name);
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),

@@ -36,7 +36,7 @@ impl<P> Reorder<P> {
     }
 
     pub(crate) fn handle_packet(&mut self, now: Instant, sequence: u16, timestamp: u32, packet: P) {
-        let next = *self.next.get_or_insert(FIRST + u64::from(sequence));
+        let next = *self.next.get_or_insert_with(|| FIRST + u64::from(sequence));
         let Some(sequence) = unwrap(next, u64::from(sequence), 1 << 16) else { return };
         // Too late, or a jump that no network makes: a stream that begins again.
         if sequence < next {
@@ -59,7 +59,7 @@ impl<P> Reorder<P> {
         }
         let Held { packet, timestamp, .. } = self.held.remove(&sequence)?;
         self.next = Some(sequence + 1);
-        let last = self.last_timestamp.unwrap_or(FIRST_TIMESTAMP + u64::from(timestamp));
+        let last = self.last_timestamp.unwrap_or_else(|| FIRST_TIMESTAMP + u64::from(timestamp));
         let timestamp = unwrap(last, u64::from(timestamp), 1 << 32).unwrap_or(last);
         self.last_timestamp = Some(timestamp);
         Some(InOrder { packet, timestamp, lost })
@@ -74,7 +74,11 @@ impl<P> Reorder<P> {
 /// The number congruent to `value` that is nearest to `reference`.
 fn unwrap(reference: u64, value: u64, modulus: u64) -> Option<u64> {
     let forward = value.wrapping_sub(reference) & (modulus - 1);
-    if forward < modulus / 2 { reference.checked_add(forward) } else { (reference + forward).checked_sub(modulus) }
+    if forward < modulus / 2 {
+        reference.checked_add(forward)
+    } else {
+        (reference + forward).checked_sub(modulus)
+    }
 }
 
 /// So that packets from before the first one have a number too.

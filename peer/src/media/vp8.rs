@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    const KEY: &[u8] = &[0x10, 0, 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0, 1, 2, 3];
+    const KEY: &[u8] = &[0x10, 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0, 1, 2, 3];
     const BEGINS: u8 = 0x10;
 
     fn packet(descriptor: u8, data: &[u8]) -> Vec<u8> {

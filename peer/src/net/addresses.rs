@@ -31,7 +31,8 @@ impl ToSocketAddrs for BindAddresses {
 
 /// What of the machine's addresses another machine could reach, and loopback where it is wanted or all there is.
 fn select(all: impl Iterator<Item = IpAddr>, loopback: bool) -> Vec<IpAddr> {
-    let mut addresses: Vec<_> = all.filter(|address| !address.is_loopback() && !is_link_local(*address)).collect();
+    let mut addresses: Vec<_> =
+        all.filter(|address| !address.is_loopback() && !is_link_local(*address)).collect();
     addresses.sort_unstable();
     addresses.dedup();
     if loopback || addresses.is_empty() {

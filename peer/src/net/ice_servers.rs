@@ -243,7 +243,10 @@ mod tests {
 
     #[test]
     fn the_password_does_not_show() {
-        assert!(!format!("{:?}", IceServer { credential: "s3cret".into(), ..server("turn:h") }).contains("s3cret"));
+        assert!(
+            !format!("{:?}", IceServer { credential: "s3cret".into(), ..server("turn:h") })
+                .contains("s3cret")
+        );
     }
 
     proptest! {

@@ -8,8 +8,8 @@ mod stun;
 mod turn_watch;
 
 pub(crate) use self::addresses::BindAddresses;
-pub use self::ice_servers::{IcePolicy, IceServer};
 pub(crate) use self::ice_servers::UsableServers;
+pub use self::ice_servers::{IcePolicy, IceServer};
 pub(crate) use self::runtime::CuredRuntime;
 pub(crate) use self::socket::receive_buffer;
 pub(crate) use self::turn_watch::{ServerOutcome, TurnWatch};

@@ -10,8 +10,8 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -190,7 +190,8 @@ mod tests {
     #[tokio::test]
     async fn sleep_outside_of_the_driver_sleeps() {
         let runtime = CuredRuntime::new(Arc::new(TurnWatch::new(Vec::new())));
-        let slept = tokio::time::timeout(Duration::from_millis(20), runtime.sleep(Duration::from_secs(60))).await;
+        let slept =
+            tokio::time::timeout(Duration::from_millis(20), runtime.sleep(Duration::from_secs(60))).await;
         assert!(slept.is_err());
     }
 }

@@ -88,7 +88,11 @@ impl TurnWatch {
                     }
                 }
                 Err(message) => {
-                    self.settle(&mut self.outcomes(), index, Outcome::Unresolved { message: message.clone() });
+                    self.settle(
+                        &mut self.outcomes(),
+                        index,
+                        Outcome::Unresolved { message: message.clone() },
+                    );
                 }
             }
         }
@@ -140,7 +144,9 @@ impl TurnWatch {
     pub(crate) fn outcomes_so_far(&self) -> Vec<ServerOutcome> {
         let outcomes = self.outcomes();
         let pairs = self.endpoints.iter().zip(&outcomes.servers);
-        pairs.map(|(endpoint, outcome)| ServerOutcome { url: endpoint.url.clone(), outcome: outcome.clone() }).collect()
+        pairs
+            .map(|(endpoint, outcome)| ServerOutcome { url: endpoint.url.clone(), outcome: outcome.clone() })
+            .collect()
     }
 
     /// What was exchanged with all of them.
@@ -181,12 +187,16 @@ impl ServerOutcome {
         let url = &self.url;
         match &self.outcome {
             Outcome::NotAsked | Outcome::Allocated => None,
-            Outcome::Unresolved { message } => Some(format!("TURN server {url}: its name has no address ({message})")),
+            Outcome::Unresolved { message } => {
+                Some(format!("TURN server {url}: its name has no address ({message})"))
+            }
             Outcome::NoAnswer => Some(format!("TURN server {url} does not answer")),
             Outcome::Refused { code: 401, message } => {
                 Some(format!("TURN server {url} refuses the username or password (401 {message})"))
             }
-            Outcome::Refused { code, message } => Some(format!("TURN server {url} refuses ({code} {message})")),
+            Outcome::Refused { code, message } => {
+                Some(format!("TURN server {url} refuses ({code} {message})"))
+            }
         }
     }
 }
@@ -220,7 +230,8 @@ mod tests {
         watch.sent(server(), b"\x40\x00\x00\x03abc\0");
         watch.received(server(), b"\x40\x00\x00\x02ab");
         watch.sent("192.0.2.2:3478".parse().unwrap(), b"\x40\x00\x00\x03abc\0");
-        let expected = RelayStats { datagrams_sent: 1, bytes_sent: 3, datagrams_received: 1, bytes_received: 2 };
+        let expected =
+            RelayStats { datagrams_sent: 1, bytes_sent: 3, datagrams_received: 1, bytes_received: 2 };
         assert_eq!(watch.stats(), expected);
     }
 

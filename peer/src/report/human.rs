@@ -81,9 +81,14 @@ fn table(stats: &StatsReport) -> String {
     if let Some(path) = &stats.path {
         let _ = write!(text, ", {} to {} over {}", path.local, path.remote, path.protocol);
     }
-    let _ = write!(text, "\n{:<8}{:>12}{:>12}{:>14}{:>14}{:>8}", "", "sent", "received", "sent", "received", "lost");
+    let _ = write!(
+        text,
+        "\n{:<8}{:>12}{:>12}{:>14}{:>14}{:>8}",
+        "", "sent", "received", "sent", "received", "lost"
+    );
     for (name, stream) in [("video", &stats.video), ("audio", &stats.audio)] {
-        let StreamStats { frames_sent, frames_received, bytes_sent, bytes_received, packets_lost, .. } = stream;
+        let StreamStats { frames_sent, frames_received, bytes_sent, bytes_received, packets_lost, .. } =
+            stream;
         let _ = write!(
             text,
             "\n{name:<8}{:>12}{:>12}{:>14}{:>14}{packets_lost:>8}",

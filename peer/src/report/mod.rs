@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::clock;
 
 pub use self::event::{
-    CandidateReport, CandidateSide, DataStats, DescriptionKind, Direction, Event, MediaKind, ParticipantState,
-    PathReport, RelayStats, SignalingState, StatsReport, Status, StreamStats,
+    CandidateReport, CandidateSide, DataStats, DescriptionKind, Direction, Event, MediaKind,
+    ParticipantState, PathReport, RelayStats, SignalingState, StatsReport, Status, StreamStats,
 };
 
 /// How to write events.

@@ -19,7 +19,8 @@ pub(crate) fn report(side: CandidateSide, candidate: &Candidate) -> Option<Candi
         return None;
     }
     let kind = words.next()?;
-    let known = matches!(kind, "host" | "srflx" | "prflx" | "relay") && matches!(protocol.as_str(), "udp" | "tcp");
+    let known =
+        matches!(kind, "host" | "srflx" | "prflx" | "relay") && matches!(protocol.as_str(), "udp" | "tcp");
     if !known || !is_host(address) {
         return None;
     }
@@ -69,10 +70,15 @@ mod tests {
 
     #[test]
     fn a_relayed_candidate_shows_its_address_and_what_it_relates_to() {
-        let report =
-            read("candidate:1 1 UDP 41885439 192.0.2.7 49203 typ relay raddr 10.0.0.1 rport 5000 generation 0").unwrap();
+        let report = read(
+            "candidate:1 1 UDP 41885439 192.0.2.7 49203 typ relay raddr 10.0.0.1 rport 5000 generation 0",
+        )
+        .unwrap();
         assert_eq!((report.kind.as_str(), report.protocol.as_str()), ("relay", "udp"));
-        assert_eq!((report.address.as_str(), report.related.as_deref()), ("192.0.2.7:49203", Some("10.0.0.1:5000")));
+        assert_eq!(
+            (report.address.as_str(), report.related.as_deref()),
+            ("192.0.2.7:49203", Some("10.0.0.1:5000"))
+        );
     }
 
     #[test]

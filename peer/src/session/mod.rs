@@ -80,10 +80,15 @@ struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkState {
     /// Never up yet; given up at this time.
-    Connecting { until: Instant },
+    Connecting {
+        until: Instant,
+    },
     Up,
     /// Was up; a restart is due at that time.
-    Broken { restarts: u32, next: Instant },
+    Broken {
+        restarts: u32,
+        next: Instant,
+    },
 }
 
 impl Session {
@@ -289,7 +294,9 @@ impl Session {
         let gone = match reason {
             LeaveReason::Left | LeaveReason::Removed => true,
             // It lost signaling, which is no reason to end a call that goes on without it.
-            LeaveReason::LeaseExpired | LeaveReason::Overflow | LeaveReason::Unknown => link.state != LinkState::Up,
+            LeaveReason::LeaseExpired | LeaveReason::Overflow | LeaveReason::Unknown => {
+                link.state != LinkState::Up
+            }
         };
         if gone {
             self.drop_link("the other side left");

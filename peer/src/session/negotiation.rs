@@ -54,7 +54,10 @@ enum Phase {
     MakingOffer,
     OfferOutstanding,
     /// Our offer gives way to this one.
-    RollingBack { id: String, sdp: String },
+    RollingBack {
+        id: String,
+        sdp: String,
+    },
     SettingOffer,
     SettingAnswer,
     MakingAnswer,
@@ -104,12 +107,7 @@ impl Negotiation {
     }
 
     /// Takes a description or candidates of the other side.
-    pub(super) fn handle_payload(
-        &mut self,
-        id: String,
-        payload: Payload,
-        out: &mut VecDeque<Intent>,
-    ) {
+    pub(super) fn handle_payload(&mut self, id: String, payload: Payload, out: &mut VecDeque<Intent>) {
         self.waiting.push_back((id, payload));
         self.advance(out);
     }
@@ -149,7 +147,9 @@ impl Negotiation {
     }
 
     pub(super) fn handle_rolled_back(&mut self, out: &mut VecDeque<Intent>) {
-        let Phase::RollingBack { id, sdp } = std::mem::replace(&mut self.phase, Phase::Stable) else { return };
+        let Phase::RollingBack { id, sdp } = std::mem::replace(&mut self.phase, Phase::Stable) else {
+            return;
+        };
         self.tell(DescriptionKind::Rollback, Direction::Sent, out);
         self.set_remote_offer(id, sdp, out);
         self.advance(out);
@@ -183,7 +183,9 @@ impl Negotiation {
     pub(super) fn handle_step_failed(&mut self, out: &mut VecDeque<Intent>) {
         self.phase = match self.phase {
             // An answer that cannot be set leaves our offer outstanding: a proper one may still come.
-            Phase::OfferOutstanding | Phase::SettingAnswer | Phase::RollingBack { .. } => Phase::OfferOutstanding,
+            Phase::OfferOutstanding | Phase::SettingAnswer | Phase::RollingBack { .. } => {
+                Phase::OfferOutstanding
+            }
             Phase::Opening
             | Phase::Stable
             | Phase::MakingOffer
@@ -314,7 +316,8 @@ impl Negotiation {
         out: &mut VecDeque<Intent>,
     ) {
         let of_the_ignored = self.ignored.as_deref().is_some_and(|ignored| id.is_empty() || id == ignored);
-        let of_this = id.is_empty() || id == self.current || (!ufrag.is_empty() && ufrag == self.remote.ufrag);
+        let of_this =
+            id.is_empty() || id == self.current || (!ufrag.is_empty() && ufrag == self.remote.ufrag);
         if of_the_ignored || !of_this {
             return;
         }

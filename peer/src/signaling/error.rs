@@ -112,12 +112,14 @@ fn describe(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use tonic_types::{ErrorDetails, StatusExt as _};
 
     use super::*;
 
     fn status(code: Code, reason: &str) -> Status {
-        let details = ErrorDetails::with_error_info(reason, reason::DOMAIN, Vec::<(String, String)>::new());
+        let details = ErrorDetails::with_error_info(reason, reason::DOMAIN, HashMap::new());
         Status::with_error_details(code, "text", details)
     }
 
@@ -131,8 +133,7 @@ mod tests {
 
     #[test]
     fn a_reason_of_somebody_elses_domain_is_none_of_ours() {
-        let details =
-            ErrorDetails::with_error_info(reason::ROOM_FULL, "example.com", Vec::<(String, String)>::new());
+        let details = ErrorDetails::with_error_info(reason::ROOM_FULL, "example.com", HashMap::new());
         let refusal = Refusal::from(Status::with_error_details(Code::ResourceExhausted, "text", details));
         assert_eq!(refusal.kind, RefusalKind::Unavailable);
     }
@@ -146,9 +147,12 @@ mod tests {
     #[test]
     fn the_server_says_when_to_come_back() {
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason::DRAINING, reason::DOMAIN, Vec::<(String, String)>::new());
+        details.set_error_info(reason::DRAINING, reason::DOMAIN, HashMap::new());
         details.set_retry_info(Some(Duration::from_secs(2)));
         let refusal = Refusal::from(Status::with_error_details(Code::Unavailable, "draining", details));
-        assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::Unavailable, Some(Duration::from_secs(2))));
+        assert_eq!(
+            (refusal.kind, refusal.retry_after),
+            (RefusalKind::Unavailable, Some(Duration::from_secs(2)))
+        );
     }
 }

@@ -64,13 +64,10 @@ mod tests {
     #[test]
     fn a_repeated_frame_is_taken_once() {
         let mut inbox = Inbox::default();
-        assert_eq!([1, 2, 1, 2, 3].map(|seq| inbox.handle(seq)), [
-            Verdict::Take,
-            Verdict::Take,
-            Verdict::Repeated,
-            Verdict::Repeated,
-            Verdict::Take
-        ]);
+        assert_eq!(
+            [1, 2, 1, 2, 3].map(|seq| inbox.handle(seq)),
+            [Verdict::Take, Verdict::Take, Verdict::Repeated, Verdict::Repeated, Verdict::Take]
+        );
         assert_eq!((inbox.last(), inbox.unacknowledged()), (3, 3));
     }
 

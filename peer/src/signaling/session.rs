@@ -6,8 +6,8 @@ use farcall_proto::signaling::v1 as proto;
 use farcall_proto::signaling::v1::join_response::Body;
 use farcall_proto::signaling::v1::signaling_service_client::SignalingServiceClient;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use rand::rngs::StdRng;
 use rand::RngExt as _;
+use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tonic::metadata::MetadataValue;
@@ -220,7 +220,8 @@ impl Seat {
         let mut client = self.client.clone();
         async move {
             authorized?;
-            let answer = timeout(CALL_TIMEOUT, client.join(request)).await.map_err(|_| Refusal::timed_out())?;
+            let answer =
+                timeout(CALL_TIMEOUT, client.join(request)).await.map_err(|_| Refusal::timed_out())?;
             let mut stream = answer?.into_inner();
             let first = timeout(CALL_TIMEOUT, stream.message()).await.map_err(|_| Refusal::timed_out())?;
             match first?.and_then(|frame| frame.body) {
@@ -234,15 +235,14 @@ impl Seat {
     async fn welcome(&mut self, welcome: proto::Welcome) {
         let resumed = welcome.resume_result() == proto::ResumeResult::Resumed;
         let rejoined = std::mem::replace(&mut self.joined_before, true) && !resumed;
-        if let Some(interval) = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok())
+        if let Some(interval) =
+            welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok())
             && !interval.is_zero()
         {
             self.heartbeat = interval;
         }
-        self.identity = Some(Identity {
-            session_id: welcome.session_id.clone(),
-            resume_secret: welcome.resume_secret,
-        });
+        self.identity =
+            Some(Identity { session_id: welcome.session_id.clone(), resume_secret: welcome.resume_secret });
         let servers = welcome.ice_servers.into_iter().map(convert::ice_server).collect();
         self.notify(Notice::IceServers(servers)).await;
         if resumed {
@@ -296,7 +296,8 @@ impl Seat {
             }
             Some(Body::ResyncRequired(resync)) => {
                 let reason = resync.reason;
-                self.notify(Notice::Warning(format!("signaling lost messages, joining anew: {reason}"))).await;
+                self.notify(Notice::Warning(format!("signaling lost messages, joining anew: {reason}")))
+                    .await;
                 // The old session must not keep its place in the room.
                 self.leave().await;
                 self.identity = None;
@@ -330,14 +331,19 @@ impl Seat {
         let identity = self.identity.clone();
         let (session_id, resume_secret) =
             identity.map(|identity| (identity.session_id, identity.resume_secret)).unwrap_or_default();
-        let frames = if may_send { self.outbox.batch(if self.one_by_one { 1 } else { MOST_FRAMES }) } else { Vec::new() };
+        let frames = if may_send {
+            self.outbox.batch(if self.one_by_one { 1 } else { MOST_FRAMES })
+        } else {
+            Vec::new()
+        };
         let mut request =
             Request::new(proto::SendRequest { session_id, resume_secret, frames, ack: self.inbox.last() });
         let authorized = self.authorize(&mut request);
         let mut client = self.client.clone();
         async move {
             authorized?;
-            let answer = timeout(CALL_TIMEOUT, client.send(request)).await.map_err(|_| Refusal::timed_out())??;
+            let answer =
+                timeout(CALL_TIMEOUT, client.send(request)).await.map_err(|_| Refusal::timed_out())??;
             Ok(answer.into_inner())
         }
         .boxed()
@@ -433,9 +439,9 @@ impl Seat {
 
     fn authorize<T>(&self, request: &mut Request<T>) -> Result<(), Refusal> {
         let Some(token) = &self.config.token else { return Ok(()) };
-        let value: MetadataValue<_> = format!("Bearer {token}")
-            .parse()
-            .map_err(|_| Refusal::from(Status::unauthenticated("a token has visible ASCII characters alone")))?;
+        let value: MetadataValue<_> = format!("Bearer {token}").parse().map_err(|_| {
+            Refusal::from(Status::unauthenticated("a token has visible ASCII characters alone"))
+        })?;
         request.metadata_mut().insert("authorization", value);
         Ok(())
     }

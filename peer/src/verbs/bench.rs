@@ -41,25 +41,20 @@ pub async fn run(common: &Common, bench: &cli::Bench, reporter: &Reporter) -> Re
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { break };
-                match &event {
-                    Event::ChannelOpen { .. } => {
-                        if let Some(bytes) = bench.send {
-                            measuring = Some(Measuring::start(bytes));
-                        }
-                    }
-                    Event::Text { text } => {
-                        if let Some(bytes) = text.strip_prefix(ANNOUNCE).and_then(|bytes| bytes.parse().ok()) {
-                            measuring = Some(Measuring::start(bytes));
-                        } else if text == DONE && let Some(done) = measuring.take() {
-                            measured = true;
-                            reporter.event(&done.event());
-                            peer.hang_up("measured");
-                        }
-                        continue;
-                    }
-                    _ => {}
+                if let (Event::ChannelOpen { .. }, Some(bytes)) = (&event, bench.send) {
+                    measuring = Some(Measuring::start(bytes));
                 }
-                reporter.event(&event);
+                let Event::Text { text } = &event else {
+                    reporter.event(&event);
+                    continue;
+                };
+                if let Some(bytes) = text.strip_prefix(ANNOUNCE).and_then(|bytes| bytes.parse().ok()) {
+                    measuring = Some(Measuring::start(bytes));
+                } else if text == DONE && let Some(done) = measuring.take() {
+                    measured = true;
+                    reporter.event(&done.event());
+                    peer.hang_up("measured");
+                }
             }
             Some(bytes) = data.recv() => {
                 let Some(going_on) = &mut measuring else { continue };

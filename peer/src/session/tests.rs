@@ -1,0 +1,583 @@
+//! One core against a script on virtual time, and two against each other in every order that chance brings.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+#[test]
+fn who_joins_later_offers_and_who_was_there_waits() {
+    let mut early = World::joined(1, &[]);
+    assert_eq!(early.statuses(), [Status::Waiting]);
+    early.enters(other(2));
+    early.link(LinkEvent::Opened);
+    assert!(!early.wants(|intent| matches!(intent, Intent::CreateOffer { .. })));
+
+    let mut late = World::joined(2, &[other(1)]);
+    late.link(LinkEvent::Opened);
+    assert!(late.wants(|intent| matches!(intent, Intent::CreateOffer { restart: false, .. })));
+}
+
+#[test]
+fn the_status_goes_the_way_of_the_page() {
+    let mut world = World::on_call(2, other(1));
+    let expected = [
+        Status::Connected,
+        Status::SetUp,
+        Status::ReadyForCall,
+        Status::OnCall,
+        Status::Waiting,
+        Status::Disconnected,
+    ];
+    world.leaves(other(1), LeaveReason::Left);
+    world.command();
+    assert_eq!(world.statuses(), expected);
+}
+
+#[test]
+fn no_answer_in_time_is_a_failure_that_names_the_candidates() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.link(LinkEvent::Opened);
+    world.link(LinkEvent::OfferMade { sdp: sdp("me", "u1") });
+    world.link(LinkEvent::LocalCandidate(candidate(1)));
+    assert_eq!(world.session.poll_timeout(), Some(world.now + TIMEOUT));
+    world.advance(TIMEOUT);
+    let failure = world.failure().unwrap();
+    assert_eq!(failure.reason, Reason::IceFailed);
+    assert!(failure.message.contains("did not answer"), "{failure}");
+    let details = failure.details.unwrap().to_string();
+    assert!(details.contains("192.0.2.1:1"), "{details}");
+}
+
+#[test]
+fn two_sides_without_candidates_need_not_wait_for_the_timeout() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.negotiate();
+    world.link(LinkEvent::GatheringComplete);
+    assert_eq!(world.failure(), None);
+    world.hears(1, Payload::Candidates { candidates: Vec::new(), end: true, ufrag: "u2".into() });
+    assert_eq!(world.failure().map(|failure| failure.reason), Some(Reason::IceFailed));
+}
+
+#[test]
+fn a_side_that_finds_no_path_tells_the_other_which_fails_as_well() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.negotiate();
+    world.hears(1, Payload::Hangup { reason: NO_PATH.into() });
+    assert_eq!(world.failure().map(|failure| failure.reason), Some(Reason::IceFailed));
+}
+
+#[test]
+fn a_hangup_ends_the_call_and_not_the_session() {
+    let mut world = World::on_call(2, other(1));
+    world.hears(1, Payload::Hangup { reason: String::new() });
+    assert!(world.wants(|intent| matches!(intent, Intent::Close { .. })));
+    assert_eq!(world.statuses().last(), Some(&Status::Connected));
+    // It did not leave and may call again; it is not called by itself.
+    world.enters(other(1));
+    assert!(!world.wants(|intent| matches!(intent, Intent::Open { .. })));
+    world.hears(1, Payload::Offer { sdp: sdp("again", "u9") });
+    assert!(world.wants(|intent| matches!(intent, Intent::Open { .. })));
+}
+
+#[test]
+fn the_other_side_losing_signaling_for_good_does_not_end_a_call_that_is_up() {
+    let mut world = World::on_call(2, other(1));
+    world.leaves(other(1), LeaveReason::LeaseExpired);
+    assert!(!world.wants(|intent| matches!(intent, Intent::Close { .. })));
+    world.leaves(other(1), LeaveReason::Left);
+    assert!(world.wants(|intent| matches!(intent, Intent::Close { .. })));
+}
+
+#[test]
+fn a_killed_peer_is_given_up_after_a_bounded_number_of_restarts() {
+    let mut world = World::on_call(2, other(1));
+    world.leaves(Participant { state: ParticipantState::Reconnecting, ..other(1) }, LeaveReason::Unknown);
+    world.link(LinkEvent::Disconnected);
+    let (mut restarts, begun) = (0, world.now);
+    while let Some(due) = world.session.poll_timeout() {
+        world.advance(due - world.now);
+        if world.wants(|intent| matches!(intent, Intent::CreateOffer { restart: true, .. })) {
+            restarts += 1;
+            world.link(LinkEvent::OfferMade { sdp: sdp("me", &format!("r{restarts}")) });
+            // Without an answer the next restart must take this offer's place.
+            world.link(LinkEvent::StepFailed { message: String::new() });
+        }
+        assert!(world.now - begun < Duration::from_secs(300), "it never gives up");
+    }
+    assert!(world.wants(|intent| matches!(intent, Intent::Close { .. })));
+    assert_eq!(world.statuses().last(), Some(&Status::Connected));
+    assert_eq!(world.failure(), None);
+}
+
+#[test]
+fn a_connection_that_comes_back_is_left_alone() {
+    let mut world = World::on_call(2, other(1));
+    world.link(LinkEvent::Disconnected);
+    world.link(LinkEvent::Up);
+    assert_eq!(world.session.poll_timeout(), None);
+    assert_eq!(world.statuses().last(), Some(&Status::OnCall));
+    let established = world.log.iter().filter(|intent| matches!(intent, Intent::Established { .. })).count();
+    assert_eq!(established, 1);
+}
+
+#[test]
+fn the_same_process_under_a_new_session_keeps_its_connection() {
+    let mut world = World::on_call(2, other(1));
+    // The server lost everything: we are in the room again, alone at first.
+    world.joins(1, &[]);
+    assert_eq!(world.statuses().last(), Some(&Status::OnCall));
+    let back = Participant { session: SessionId::new("s1-new"), ordinal: 2, ..other(1) };
+    world.enters(back);
+    assert!(!world.wants(|intent| matches!(intent, Intent::Close { .. } | Intent::Open { .. })));
+    // What is said now goes to the new session.
+    world.link(LinkEvent::NegotiationNeeded);
+    world.link(LinkEvent::OfferMade { sdp: sdp("me", "u1") });
+    let to_new = |intent: &Intent| matches!(intent, Intent::Send { to, .. } if to.as_str() == "s1-new");
+    assert!(world.wants(to_new));
+}
+
+#[test]
+fn a_stranger_in_the_room_replaces_a_connection_whose_other_end_is_gone() {
+    let mut world = World::on_call(2, other(1));
+    world.joins(1, &[]);
+    world.enters(Participant { instance: "stranger".into(), ..other(5) });
+    let closes = world.log.iter().position(|intent| matches!(intent, Intent::Close { .. })).unwrap();
+    let opens = world.log.iter().rposition(|intent| matches!(intent, Intent::Open { .. })).unwrap();
+    assert!(closes < opens);
+}
+
+#[test]
+fn an_offer_of_another_peer_connection_replaces_the_one_we_have() {
+    let mut world = World::on_call(2, other(1));
+    world.hears(1, Payload::Offer { sdp: sdp("another", "u9") });
+    assert!(world.wants(|intent| matches!(intent, Intent::Close { .. })));
+    let opens = world.log.iter().filter(|intent| matches!(intent, Intent::Open { .. })).count();
+    assert_eq!(opens, 2);
+}
+
+#[test]
+fn a_connection_that_was_not_up_begins_anew_after_a_resync() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.negotiate();
+    world.joins(3, &[other(1)]);
+    assert!(world.wants(|intent| matches!(intent, Intent::Close { .. })));
+    let opens = world.log.iter().filter(|intent| matches!(intent, Intent::Open { .. })).count();
+    assert_eq!(opens, 2);
+}
+
+#[test]
+fn a_third_one_and_strangers_are_not_listened_to() {
+    let mut world = World::on_call(2, other(1));
+    world.enters(other(3));
+    world.hears(3, Payload::Hangup { reason: String::new() });
+    world.hears(9, Payload::Offer { sdp: sdp("x", "u") });
+    assert!(!world.wants(|intent| matches!(intent, Intent::Close { .. } | Intent::SetRemoteOffer { .. })));
+}
+
+#[test]
+fn events_of_a_closed_connection_do_not_matter() {
+    let mut world = World::on_call(2, other(1));
+    world.hears(1, Payload::Hangup { reason: String::new() });
+    let before = world.log.len();
+    world.session.handle_link(world.now, LinkId(1), LinkEvent::Failed);
+    world.drain();
+    assert_eq!(world.log.len(), before);
+}
+
+#[test]
+fn bad_candidates_are_told_and_the_rest_is_tried() {
+    let mut world = World::on_call(2, other(1));
+    let bad = Candidate { line: "candidate:nonsense".into(), ..candidate(7) };
+    let candidates = vec![bad, candidate(8)];
+    world.hears(1, Payload::Candidates { candidates, end: false, ufrag: "u2".into() });
+    let tried = |intent: &Intent| matches!(intent, Intent::AddCandidate { candidate, .. } if candidate.line.contains(" 8 typ"));
+    assert!(world.wants(tried));
+    assert!(world.log.iter().any(|intent| matches!(intent, Intent::Report(Event::Warning { .. }))));
+}
+
+#[test]
+fn no_peer_can_make_us_try_any_number_of_candidates() {
+    let mut world = World::on_call(2, other(1));
+    for batch in 0..100 {
+        let candidates = (0..100).map(|port| candidate(batch * 100 + port + 1)).collect();
+        world.hears(1, Payload::Candidates { candidates, end: false, ufrag: "u2".into() });
+    }
+    let tried = world.log.iter().filter(|intent| matches!(intent, Intent::AddCandidate { .. })).count();
+    assert!(tried <= 128, "{tried}");
+}
+
+proptest! {
+    /// Both offer at once, renegotiate and restart whenever they like; messages and steps take any time.
+    #[test]
+    fn two_cores_always_end_stable_and_with_each_other(
+        policies in any::<(bool, bool)>(),
+        choices in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let mut pair = Pair::new(policies);
+        for choice in choices {
+            pair.step(choice);
+        }
+        pair.settle();
+        pair.check()?;
+    }
+}
+
+/// One core and what it said.
+struct World {
+    now: Instant,
+    session: Session,
+    log: Vec<Intent>,
+    /// How much of the log was asked about.
+    asked: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = Config {
+            room: "room".into(),
+            instance: "me".into(),
+            offer: OfferPolicy::Auto,
+            connect_timeout: TIMEOUT,
+        };
+        Self { now: clock::now(), session: Session::new(config), log: Vec::new(), asked: 0 }
+    }
+
+    fn joined(ordinal: u64, others: &[Participant]) -> Self {
+        let mut world = Self::new();
+        world.joins(ordinal, others);
+        world
+    }
+
+    fn on_call(ordinal: u64, other: Participant) -> Self {
+        let mut world = Self::joined(ordinal, &[other]);
+        world.negotiate();
+        world.link(LinkEvent::Up);
+        world.asked = world.log.len();
+        world
+    }
+
+    fn negotiate(&mut self) {
+        self.link(LinkEvent::Opened);
+        self.link(LinkEvent::OfferMade { sdp: sdp("me", "u1") });
+        self.hears(1, Payload::Answer { sdp: sdp("other", "u2") });
+        self.link(LinkEvent::RemoteSet);
+    }
+
+    fn joins(&mut self, ordinal: u64, others: &[Participant]) {
+        let session = SessionId::new(&format!("me{ordinal}"));
+        self.session.handle_signal(self.now, Signal::Joined { session, ordinal, others: others.to_vec() });
+        self.drain();
+    }
+
+    fn enters(&mut self, participant: Participant) {
+        self.session.handle_signal(self.now, Signal::Participant { participant, left: None });
+        self.drain();
+    }
+
+    fn leaves(&mut self, participant: Participant, reason: LeaveReason) {
+        let state = match participant.state {
+            ParticipantState::Reconnecting => ParticipantState::Reconnecting,
+            ParticipantState::Waiting | ParticipantState::Connected | ParticipantState::Left => {
+                ParticipantState::Left
+            }
+        };
+        let participant = Participant { state, ..participant };
+        self.session.handle_signal(self.now, Signal::Participant { participant, left: Some(reason) });
+        self.drain();
+    }
+
+    fn hears(&mut self, from: u64, payload: Payload) {
+        let from = other(from).session;
+        self.session.handle_signal(self.now, Signal::Message { from, negotiation: String::new(), payload });
+        self.drain();
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        let link = LinkId(self.session.links_made);
+        self.session.handle_link(self.now, link, event);
+        self.drain();
+    }
+
+    fn command(&mut self) {
+        self.session.handle_command(Command::HangUp { reason: "test".into() });
+        self.drain();
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.session.handle_timeout(self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(intent) = self.session.poll_intent() {
+            self.log.push(intent);
+        }
+    }
+
+    /// Whether it said so since the last time that this was asked.
+    fn wants(&mut self, what: impl Fn(&Intent) -> bool) -> bool {
+        let found = self.log[self.asked..].iter().any(what);
+        if found {
+            self.asked = self.log.len();
+        }
+        found
+    }
+
+    fn statuses(&self) -> Vec<Status> {
+        let status = |intent: &Intent| {
+            if let Intent::Report(Event::Status { status }) = intent { Some(*status) } else { None }
+        };
+        self.log.iter().filter_map(status).collect()
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.log
+            .iter()
+            .find_map(|intent| if let Intent::Fail(failure) = intent { Some(failure.clone()) } else { None })
+    }
+}
+
+fn other(ordinal: u64) -> Participant {
+    Participant {
+        session: SessionId::new(&format!("s{ordinal}")),
+        ordinal,
+        instance: format!("i{ordinal}"),
+        state: ParticipantState::Connected,
+    }
+}
+
+fn candidate(port: u16) -> Candidate {
+    let line = format!("candidate:1 1 udp 2130706431 192.0.2.1 {port} typ host");
+    Candidate { line, mid: None, m_line_index: Some(0), url: None }
+}
+
+fn sdp(origin: &str, ufrag: &str) -> String {
+    format!("v=0\r\no=- {origin} 1 IN IP4 0.0.0.0\r\na=ice-ufrag:{ufrag}\r\n")
+}
+
+/// Two cores, the messages between them and their engines.
+struct Pair {
+    now: Instant,
+    sides: [Side; 2],
+}
+
+struct Side {
+    session: Session,
+    engine: Engine,
+    /// What the engine was asked to do and has not done yet.
+    steps: VecDeque<Intent>,
+    /// What the other side said and has not arrived yet.
+    inbox: VecDeque<(String, Payload)>,
+}
+
+/// As strict as the real one: every step that its state does not allow is a failed test.
+struct Engine {
+    name: char,
+    state: State,
+    descriptions: u32,
+    generation: u32,
+    local: String,
+    remote: String,
+    rollback_to: String,
+    added: Vec<String>,
+    gathered: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Stable,
+    LocalOffer,
+    RemoteOffer,
+}
+
+impl Pair {
+    fn new((first, second): (bool, bool)) -> Self {
+        let now = clock::now();
+        let side = |name: char, always: bool| Side {
+            session: Session::new(Config {
+                room: "room".into(),
+                instance: name.to_string(),
+                offer: if always { OfferPolicy::Always } else { OfferPolicy::Auto },
+                connect_timeout: Duration::from_secs(3600),
+            }),
+            engine: Engine {
+                name,
+                state: State::Stable,
+                descriptions: 0,
+                generation: 0,
+                local: String::new(),
+                remote: String::new(),
+                rollback_to: String::new(),
+                added: Vec::new(),
+                gathered: 0,
+            },
+            steps: VecDeque::new(),
+            inbox: VecDeque::new(),
+        };
+        let mut pair = Self { now, sides: [side('a', first), side('b', second)] };
+        for (me, them) in [(0, 1), (1, 0)] {
+            let signal = Signal::Joined {
+                session: SessionId::new(&format!("s{}", me + 1)),
+                ordinal: me as u64 + 1,
+                others: vec![other(them as u64 + 1)],
+            };
+            pair.sides[me].session.handle_signal(now, signal);
+            pair.collect(me);
+        }
+        pair
+    }
+
+    fn step(&mut self, choice: u8) {
+        let me = usize::from(choice & 1);
+        match choice >> 1 & 7 {
+            0..3 => self.deliver(me),
+            3..6 => self.engine_step(me),
+            6 => self.gather(me),
+            _ => self.renegotiate(me),
+        }
+    }
+
+    fn deliver(&mut self, me: usize) {
+        if let Some((negotiation, payload)) = self.sides[me].inbox.pop_front() {
+            let from = SessionId::new(&format!("s{}", 2 - me));
+            self.sides[me].session.handle_signal(self.now, Signal::Message { from, negotiation, payload });
+            self.collect(me);
+        }
+    }
+
+    fn engine_step(&mut self, me: usize) {
+        let side = &mut self.sides[me];
+        if let Some(step) = side.steps.pop_front()
+            && let Some(event) = side.engine.handle(step)
+        {
+            side.session.handle_link(self.now, LinkId(1), event);
+            self.collect(me);
+        }
+    }
+
+    fn gather(&mut self, me: usize) {
+        let side = &mut self.sides[me];
+        if !side.engine.local.is_empty() && side.engine.gathered < 40 {
+            side.engine.gathered += 1;
+            let port = side.engine.gathered;
+            side.session.handle_link(self.now, LinkId(1), LinkEvent::LocalCandidate(candidate(port)));
+            self.collect(me);
+        }
+    }
+
+    fn renegotiate(&mut self, me: usize) {
+        self.sides[me].session.handle_link(self.now, LinkId(1), LinkEvent::NegotiationNeeded);
+        self.collect(me);
+    }
+
+    fn collect(&mut self, me: usize) {
+        while let Some(intent) = self.sides[me].session.poll_intent() {
+            match intent {
+                Intent::Send { negotiation, payload, .. } => {
+                    self.sides[1 - me].inbox.push_back((negotiation, payload))
+                }
+                Intent::Report(_) => {}
+                Intent::Close { .. } | Intent::Fail(_) | Intent::End { .. } => panic!("{intent:?}"),
+                step @ (Intent::Open { .. }
+                | Intent::CreateOffer { .. }
+                | Intent::CreateAnswer { .. }
+                | Intent::Rollback { .. }
+                | Intent::SetRemoteOffer { .. }
+                | Intent::SetRemoteAnswer { .. }
+                | Intent::AddCandidate { .. }
+                | Intent::Established { .. }) => self.sides[me].steps.push_back(step),
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while self.sides.iter().any(|side| !side.inbox.is_empty() || !side.steps.is_empty()) {
+            for me in [0, 1] {
+                self.deliver(me);
+                self.engine_step(me);
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let [a, b] = &self.sides;
+        for side in &self.sides {
+            prop_assert_eq!(side.engine.state, State::Stable);
+            prop_assert!(side.session.link.as_ref().is_some_and(|link| link.negotiation.is_stable()));
+        }
+        prop_assert!(!a.engine.local.is_empty(), "nobody offered");
+        prop_assert_eq!(&a.engine.local, &b.engine.remote);
+        prop_assert_eq!(&b.engine.local, &a.engine.remote);
+        for (from, to) in [(a, b), (b, a)] {
+            let mut tried = to.engine.added.clone();
+            tried.sort();
+            let mut found: Vec<_> = (1..=from.engine.gathered).map(|port| candidate(port).line).collect();
+            found.sort();
+            prop_assert_eq!(tried, found, "candidates of {} at {}", from.engine.name, to.engine.name);
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    fn handle(&mut self, step: Intent) -> Option<LinkEvent> {
+        let name = self.name;
+        let mut expect = |before: State, after: State| {
+            assert_eq!(self.state, before, "{name} cannot do {step:?}");
+            self.state = after;
+        };
+        match &step {
+            Intent::Open { .. } => Some(LinkEvent::Opened),
+            Intent::CreateOffer { .. } => {
+                expect(State::Stable, State::LocalOffer);
+                self.rollback_to = self.local.clone();
+                self.describe();
+                Some(LinkEvent::OfferMade { sdp: self.local.clone() })
+            }
+            Intent::Rollback { .. } => {
+                expect(State::LocalOffer, State::Stable);
+                self.local = self.rollback_to.clone();
+                Some(LinkEvent::RolledBack)
+            }
+            Intent::SetRemoteOffer { sdp, .. } => {
+                expect(State::Stable, State::RemoteOffer);
+                self.remote.clone_from(sdp);
+                Some(LinkEvent::RemoteSet)
+            }
+            Intent::CreateAnswer { .. } => {
+                expect(State::RemoteOffer, State::Stable);
+                self.describe();
+                Some(LinkEvent::AnswerMade { sdp: self.local.clone() })
+            }
+            Intent::SetRemoteAnswer { sdp, .. } => {
+                expect(State::LocalOffer, State::Stable);
+                self.remote.clone_from(sdp);
+                Some(LinkEvent::RemoteSet)
+            }
+            Intent::AddCandidate { candidate, .. } => {
+                assert!(!self.remote.is_empty(), "a candidate before its description");
+                self.added.push(candidate.line.clone());
+                None
+            }
+            Intent::Send { .. }
+            | Intent::Established { .. }
+            | Intent::Close { .. }
+            | Intent::Report(_)
+            | Intent::End { .. }
+            | Intent::Fail(_) => panic!("{step:?}"),
+        }
+    }
+
+    fn describe(&mut self) {
+        self.descriptions += 1;
+        let ufrag = format!("{}{}", self.name, self.generation);
+        self.local = format!("{}s={}\r\n", sdp(&self.name.to_string(), &ufrag), self.descriptions);
+    }
+}
