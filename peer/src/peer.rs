@@ -248,6 +248,12 @@ impl Agent {
                 if event == LinkEvent::GatheringComplete {
                     self.complain_about_turn().await;
                 }
+                if event == LinkEvent::NegotiationNeeded
+                    && let Some(connection) = self.connection_of(link)
+                    && !connection.needs_negotiation().await
+                {
+                    return;
+                }
                 self.session.handle_link(clock::now(), link, event);
             }
             Happening::Tell(event) => self.tell(event).await,

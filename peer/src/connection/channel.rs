@@ -9,6 +9,7 @@ use webrtc::error::Result;
 use webrtc::peer_connection::PeerConnection;
 
 use super::Happening;
+use crate::net::BurstGate;
 use crate::session::LinkId;
 
 /// Agreed beforehand by both sides, so that two offers at once make no second channel.
@@ -47,6 +48,7 @@ pub(super) async fn receive(
     ends: Ends,
     link: LinkId,
     happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
+    gate: Arc<BurstGate>,
 ) {
     let mut opened = Some(opened);
     while let Some(event) = channel.poll().await {
@@ -60,6 +62,7 @@ pub(super) async fn receive(
         } else if matches!(event, DataChannelEvent::OnOpen)
             && let Some(opened) = opened.take()
         {
+            gate.open();
             let _ = happenings.send((link, Happening::ChannelOpen { label: LABEL.to_owned() }));
             let _ = opened.send(());
         } else if matches!(event, DataChannelEvent::OnClose) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtc::ice::mdns::MulticastDnsMode;
+use rtc::interceptor::Slot;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use webrtc::error::Result;
 use webrtc::peer_connection::{
@@ -12,6 +13,7 @@ use webrtc::peer_connection::{
     register_default_interceptors,
 };
 
+use super::intake::{self, Intake};
 use crate::net::{self, BindAddresses, CuredRuntime, IcePolicy};
 use crate::report::MediaKind;
 
@@ -22,6 +24,7 @@ pub(super) struct Parts {
     pub(super) addresses: BindAddresses,
     pub(super) runtime: Arc<CuredRuntime>,
     pub(super) handler: Arc<dyn PeerConnectionEventHandler>,
+    pub(super) intake: Intake,
 }
 
 pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
@@ -29,7 +32,8 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
     for kind in [MediaKind::Audio, MediaKind::Video] {
         media.register_codec(codec(kind), codec_kind(kind))?;
     }
-    let interceptors = register_default_interceptors(Registry::new(), &mut media)?;
+    let interceptors = register_default_interceptors(Registry::new(), &mut media)?
+        .with(Slot::from(intake::SLOT), parts.intake);
     let policy =
         if parts.policy.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
     let configuration = RTCConfigurationBuilder::new()

@@ -4,6 +4,7 @@ mod channel;
 mod engine;
 mod gathering;
 mod handler;
+mod intake;
 mod receiver;
 mod sender;
 mod stats;
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use rtc::peer_connection::configuration::RTCOfferOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use webrtc::error::Result;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector};
@@ -24,11 +25,12 @@ pub use self::channel::Message;
 use self::engine::Parts;
 pub(crate) use self::gathering::Gathering;
 use self::handler::Handler;
+use self::intake::{Announced, Intake};
 use self::receiver::Receivers;
 use self::sender::Sender;
 use crate::clock;
 use crate::media::Clips;
-use crate::net::{BindAddresses, CuredRuntime, IcePolicy, IceServer, TurnWatch, UsableServers};
+use crate::net::{BindAddresses, BurstGate, CuredRuntime, IcePolicy, IceServer, TurnWatch, UsableServers};
 use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
 use crate::session::{Candidate, LinkEvent, LinkId};
 
@@ -65,6 +67,7 @@ pub(crate) struct Connection {
     link: LinkId,
     engine: Arc<dyn PeerConnection>,
     watch: Arc<TurnWatch>,
+    announced: Arc<Announced>,
     senders: Vec<Sender>,
     receivers: Receivers,
     /// Readers and writers of the channel.
@@ -82,20 +85,24 @@ impl Connection {
     ) -> Result<(Self, Vec<String>)> {
         let UsableServers { servers, turn, warnings } = UsableServers::select(servers, config.policy);
         let watch = Arc::new(TurnWatch::new(turn));
+        let gate = Arc::<BurstGate>::default();
+        let announced = Arc::<Announced>::default();
+        let key_frame_wanted = Arc::new(Notify::new());
         let (tracks, remote_tracks) = mpsc::unbounded_channel();
         let happenings = config.happenings.clone();
         let engine = engine::build(Parts {
             servers,
             policy: config.policy,
             addresses: config.addresses.clone(),
-            runtime: Arc::new(CuredRuntime::new(Arc::clone(&watch))),
+            runtime: Arc::new(CuredRuntime::new(Arc::clone(&watch), Arc::clone(&gate))),
             handler: Arc::new(Handler { link, happenings: happenings.clone(), tracks }),
+            intake: Intake::new(Arc::clone(&key_frame_wanted), Arc::clone(&announced)),
         })
         .await?;
         let mut senders = Vec::new();
         if config.media {
             for kind in [MediaKind::Audio, MediaKind::Video] {
-                senders.push(Sender::attach(&*engine, kind, config.clips.of(kind)).await?);
+                senders.push(Sender::attach(&*engine, kind, config.clips.of(kind), &key_frame_wanted).await?);
             }
         }
         let mut tasks = JoinSet::new();
@@ -107,10 +114,12 @@ impl Connection {
             config.ends.clone(),
             link,
             happenings.clone(),
+            gate,
         ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
         let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings);
-        let connection = Self { link, engine, watch, senders, receivers, tasks, up_since: None, path: None };
+        let connection =
+            Self { link, engine, watch, announced, senders, receivers, tasks, up_since: None, path: None };
         Ok((connection, warnings))
     }
 
@@ -178,6 +187,17 @@ impl Connection {
         }
     }
 
+    /// Whether something of ours is in no description yet. The engine asks for negotiation too often: after taking an
+    /// offer back it does not look at what the answer then brought.
+    pub(crate) async fn needs_negotiation(&self) -> bool {
+        for transceiver in self.engine.get_transceivers().await {
+            if matches!(transceiver.mid().await, Ok(None)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Packets pass: media may flow, and the path is known. `signaled` knows the kind of a remote address.
     pub(crate) async fn established(
         &mut self,
@@ -187,8 +207,7 @@ impl Connection {
         for sender in &mut self.senders {
             sender.start();
         }
-        let report = self.engine.get_stats(clock::now(), StatsSelector::None).await;
-        self.path = stats::path(&report, signaled);
+        self.path = stats::path(&*self.engine, signaled).await;
         self.path.clone()
     }
 
@@ -218,8 +237,8 @@ impl Connection {
         let mut stats = StatsReport {
             duration_ms: self.up_since.map_or(0.0, |since| milliseconds(clock::now() - since)),
             path: self.path,
-            video: stats::stream(&report, MediaKind::Video),
-            audio: stats::stream(&report, MediaKind::Audio),
+            video: stats::stream(&report, MediaKind::Video, &self.announced),
+            audio: stats::stream(&report, MediaKind::Audio, &self.announced),
             data: stats::data(&report),
             relay: self.watch.stats(),
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rtc::media::Sample;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodingParameters, RTCRtpEncodingParameters};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use webrtc::error::Result;
@@ -34,6 +35,7 @@ struct Outgoing {
     ssrc: u32,
     track: Arc<TrackLocalStaticSample>,
     rtp: Arc<dyn RtpSender>,
+    key_frame_wanted: Arc<Notify>,
 }
 
 impl Sender {
@@ -41,9 +43,10 @@ impl Sender {
         engine: &dyn PeerConnection,
         kind: MediaKind,
         clip: Option<Arc<Clip>>,
+        key_frame_wanted: &Arc<Notify>,
     ) -> Result<Self> {
         let outgoing = match clip {
-            Some(clip) => Some(Outgoing::attach(engine, kind, clip).await?),
+            Some(clip) => Some(Outgoing::attach(engine, kind, clip, Arc::clone(key_frame_wanted)).await?),
             None => {
                 let init = RTCRtpTransceiverInit {
                     direction: RTCRtpTransceiverDirection::Recvonly,
@@ -76,7 +79,12 @@ impl Sender {
 }
 
 impl Outgoing {
-    async fn attach(engine: &dyn PeerConnection, kind: MediaKind, clip: Arc<Clip>) -> Result<Self> {
+    async fn attach(
+        engine: &dyn PeerConnection,
+        kind: MediaKind,
+        clip: Arc<Clip>,
+        key_frame_wanted: Arc<Notify>,
+    ) -> Result<Self> {
         let ssrc = rand::random();
         let encoding = RTCRtpEncodingParameters {
             rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
@@ -93,7 +101,7 @@ impl Outgoing {
         );
         let track = Arc::new(TrackLocalStaticSample::new(clock::now(), track)?);
         let rtp = engine.add_track(Arc::clone(&track) as Arc<dyn TrackLocal>).await?;
-        Ok(Self { clip, ssrc, track, rtp })
+        Ok(Self { clip, ssrc, track, rtp, key_frame_wanted })
     }
 
     /// Each frame is due by its place in the clip, not by the one before: pauses do not add up.
@@ -104,28 +112,38 @@ impl Outgoing {
         };
         let rate = clock_rate(self.clip.kind);
         let mut begun = clock::now();
-        let mut round = 0;
+        let mut sent = 0;
+        let mut index = 0;
         loop {
-            let starts = self.clip.frames.iter().map(|frame| frame.at);
-            let ends = starts.skip(1).chain([self.clip.length]);
-            for (frame, end) in self.clip.frames.iter().zip(ends) {
-                let due = begun + exactly(round * self.clip.length + frame.at, rate);
-                let late = clock::now().saturating_duration_since(due);
-                if late > LONGEST_DELAY {
-                    // The machine slept: going on from here beats sending all that was missed at once.
-                    begun += late;
-                }
-                sleep_until(due.into()).await;
-                let sample = Sample {
-                    data: frame.data.clone(),
-                    duration: exactly(end - frame.at, rate),
-                    ..Sample::new(clock::now())
-                };
-                if self.track.write_sample(self.ssrc, payload_type, &sample, &[]).await.is_ok() {
-                    frames_sent.fetch_add(1, Relaxed);
+            let Some(frame) = self.clip.frames.get(index) else {
+                index = 0;
+                continue;
+            };
+            let next = self.clip.frames.get(index + 1).map_or(self.clip.length, |next| next.at);
+            let ticks = next - frame.at;
+            let due = begun + exactly(sent, rate);
+            let late = clock::now().saturating_duration_since(due);
+            if late > LONGEST_DELAY {
+                // The machine slept: going on from here beats sending all that was missed at once.
+                begun += late;
+            }
+            tokio::select! {
+                () = sleep_until(due.into()) => {}
+                () = self.key_frame_wanted.notified(), if self.clip.kind == MediaKind::Video => {
+                    index = self.clip.next_key_frame(index);
+                    continue;
                 }
             }
-            round += 1;
+            let sample = Sample {
+                data: frame.data.clone(),
+                duration: exactly(ticks, rate),
+                ..Sample::new(clock::now())
+            };
+            if self.track.write_sample(self.ssrc, payload_type, &sample, &[]).await.is_ok() {
+                frames_sent.fetch_add(1, Relaxed);
+            }
+            sent += ticks;
+            index += 1;
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{clock_rate, ivf, ogg};
+use super::{clock_rate, ivf, ogg, vp8};
 use crate::failure::{Failure, Reason};
 use crate::report::MediaKind;
 
@@ -82,6 +82,12 @@ impl Clip {
         })
     }
 
+    /// The first frame from this one on that leans on no other; after the last one, the first.
+    pub(crate) fn next_key_frame(&self, index: usize) -> usize {
+        let mut frames = self.frames.iter().enumerate().skip(index);
+        frames.find(|(_, frame)| vp8::dimensions(&frame.data).is_some()).map_or(0, |(index, _)| index)
+    }
+
     /// How long the clip is, in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -119,6 +125,12 @@ mod tests {
         assert!((video.seconds() - 10.0).abs() < 0.001, "{}", video.seconds());
         assert!((audio.seconds() - 10.0).abs() < 0.05, "{}", audio.seconds());
         assert!(video.frames.iter().zip(video.frames.iter().skip(1)).all(|(one, next)| one.at < next.at));
+    }
+
+    #[test]
+    fn a_key_frame_is_never_more_than_a_second_away() {
+        let video = Clip::load(MediaKind::Video, &Source::Test).unwrap().unwrap();
+        assert_eq!([0, 1, 15, 140].map(|index| video.next_key_frame(index)), [0, 15, 15, 0]);
     }
 
     #[test]

@@ -11,5 +11,5 @@ pub(crate) use self::addresses::BindAddresses;
 pub(crate) use self::ice_servers::UsableServers;
 pub use self::ice_servers::{IcePolicy, IceServer};
 pub(crate) use self::runtime::CuredRuntime;
-pub(crate) use self::socket::receive_buffer;
+pub(crate) use self::socket::{BurstGate, receive_buffer};
 pub(crate) use self::turn_watch::{ServerOutcome, TurnWatch};

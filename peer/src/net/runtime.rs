@@ -20,7 +20,7 @@ use webrtc::runtime::{
 };
 
 use super::ice_servers::split_authority;
-use super::socket::{WatchedSocket, make_room};
+use super::socket::{BurstGate, WatchedSocket, make_room};
 use super::turn_watch::TurnWatch;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,12 +29,13 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug)]
 pub(crate) struct CuredRuntime {
     watch: Arc<TurnWatch>,
+    gate: Arc<BurstGate>,
     nudger: Nudger,
 }
 
 impl CuredRuntime {
-    pub(crate) fn new(watch: Arc<TurnWatch>) -> Self {
-        Self { watch, nudger: Nudger::default() }
+    pub(crate) fn new(watch: Arc<TurnWatch>, gate: Arc<BurstGate>) -> Self {
+        Self { watch, gate, nudger: Nudger::default() }
     }
 }
 
@@ -51,7 +52,7 @@ impl Runtime for CuredRuntime {
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         make_room(&socket);
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(WatchedSocket::new(inner, Arc::clone(&self.watch))))
+        Ok(Arc::new(WatchedSocket::new(inner, Arc::clone(&self.watch), Arc::clone(&self.gate))))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -189,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn sleep_outside_of_the_driver_sleeps() {
-        let runtime = CuredRuntime::new(Arc::new(TurnWatch::new(Vec::new())));
+        let runtime = CuredRuntime::new(Arc::new(TurnWatch::new(Vec::new())), Arc::default());
         let slept =
             tokio::time::timeout(Duration::from_millis(20), runtime.sleep(Duration::from_secs(60))).await;
         assert!(slept.is_err());

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -30,16 +31,39 @@ pub(crate) fn receive_buffer() -> usize {
     })
 }
 
-/// A socket whose traffic with TURN servers is watched.
+/// Whether datagrams may come in bursts.
+///
+/// Driver 0.21.1 reads all that is there before it looks at what the first of it brought about. If the other side's
+/// first message on an agreed channel follows the end of SCTP's handshake that closely, the channel is not open in
+/// the engine's eyes, and the message is lost although it is acknowledged. Until the channel is open each datagram
+/// therefore gets a pass of its own.
+#[derive(Debug, Default)]
+pub(crate) struct BurstGate(AtomicBool);
+
+impl BurstGate {
+    /// From now on, bursts are welcome.
+    pub(crate) fn open(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A socket whose traffic with TURN servers is watched, and whose bursts are held up at first.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     watch: Arc<TurnWatch>,
+    gate: Arc<BurstGate>,
+    /// The driver has just been given a datagram.
+    served: AtomicBool,
 }
 
 impl WatchedSocket {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, watch: Arc<TurnWatch>) -> Self {
-        Self { inner, watch }
+    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, watch: Arc<TurnWatch>, gate: Arc<BurstGate>) -> Self {
+        Self { inner, watch, gate, served: AtomicBool::new(false) }
     }
 }
 
@@ -63,7 +87,12 @@ impl AsyncUdpSocket for WatchedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        if !self.gate.is_open() && self.served.swap(false, Relaxed) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let messages = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        self.served.store(true, Relaxed);
         for (buffer, meta) in bufs.iter().zip(meta.iter()).take(messages) {
             let received = buffer.get(..meta.len).unwrap_or_default();
             for datagram in received.chunks(meta.stride.max(1)) {
@@ -84,3 +113,48 @@ impl AsyncUdpSocket for WatchedSocket {
 
 /// What a burst of a full SCTP window needs, with the kernel's overhead for each datagram.
 const WANTED_BUFFER: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use webrtc::runtime::{Runtime as _, TokioRuntime};
+
+    use super::*;
+
+    fn pair() -> (UdpSocket, Arc<BurstGate>, WatchedSocket) {
+        let ours = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let theirs = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        theirs.connect(ours.local_addr().unwrap()).unwrap();
+        let gate = Arc::<BurstGate>::default();
+        let watch = Arc::new(TurnWatch::new(Vec::new()));
+        let socket =
+            WatchedSocket::new(TokioRuntime.wrap_udp_socket(ours).unwrap(), watch, Arc::clone(&gate));
+        (theirs, gate, socket)
+    }
+
+    /// What the driver does: one datagram, and then whatever else is there.
+    async fn burst(socket: &WatchedSocket) -> usize {
+        let mut buffer = [0; 64];
+        socket.recv_from(&mut buffer).await.unwrap();
+        let mut datagrams = 1;
+        let mut meta = [RecvMeta::default()];
+        let mut context = Context::from_waker(Waker::noop());
+        while socket.poll_recv(&mut context, &mut [IoSliceMut::new(&mut buffer)], &mut meta).is_ready() {
+            datagrams += 1;
+        }
+        datagrams
+    }
+
+    #[tokio::test]
+    async fn datagrams_come_one_by_one_until_the_gate_opens() {
+        let (theirs, gate, socket) = pair();
+        for size in 1..=6 {
+            theirs.send(&[0; 8][..size]).unwrap();
+        }
+        assert_eq!((burst(&socket).await, burst(&socket).await), (1, 1));
+        gate.open();
+        assert_eq!(burst(&socket).await, 4);
+    }
+}
