@@ -1,0 +1,251 @@
+//! Two real processes on loopback, with a signaling service made for the test.
+
+mod service;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+use self::service::Service;
+
+#[tokio::test]
+async fn two_peers_call_each_other_with_text_and_media_both_ways() {
+    let service = Service::start(2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let record = directory.path().to_str().unwrap();
+    let mut early = Peer::spawn(&service, &["call", "room", "--record", record]);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &["call", "room"]);
+    // Before anything is connected: both lines wait for the channel.
+    early.say("hello from early").await;
+    late.say("hello from late").await;
+
+    for peer in [&mut early, &mut late] {
+        let connected = peer.until("connected", |_| true).await;
+        assert_eq!((&connected["local"], &connected["remote"]), (&"host".into(), &"host".into()));
+    }
+    assert_eq!(early.until("text", |_| true).await["text"], "hello from late");
+    assert_eq!(late.until("text", |_| true).await["text"], "hello from early");
+    // In either order, and perhaps before the text.
+    let frames = || late.seen.iter().filter(|line| line.contains("\"first_frame\"")).count();
+    for _ in frames()..2 {
+        late.until("first_frame", |_| true).await;
+    }
+    // Enough to see whether whole seconds are recorded.
+    let media_time = Duration::from_secs(2);
+    assert!(timeout(media_time, late.until("hangup", |_| true)).await.is_err(), "the call ended by itself");
+    late.terminate();
+    assert_eq!(late.until("ended", |_| true).await["reason"], "terminated");
+    assert_eq!(late.exit_code().await, 0);
+
+    early.until("hangup", |_| true).await;
+    let recorded = early.until("recorded", |event| event["kind"] == "video").await;
+    let (path, frames) =
+        (recorded["path"].as_str().unwrap().to_owned(), recorded["frames"].as_u64().unwrap());
+    let stats = early.until("stats", |_| true).await;
+    assert_eq!(stats["video"]["packets_lost"], 0);
+    assert_eq!(stats["data"]["messages_received"], 1);
+    assert!((20..60).contains(&frames), "{frames} frames in {media_time:?}");
+    let clip = load(&path);
+    assert!((clip.seconds() - frames as f64 / 15.0).abs() < 0.2, "{} s of {frames} frames", clip.seconds());
+
+    // As alone as at the beginning, and ready for the next one.
+    early.until("status", |event| event["status"] == "Waiting").await;
+    early.terminate();
+    assert_eq!(early.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn both_may_offer_at_once() {
+    let service = Service::start(2).await;
+    let arguments = ["call", "room", "--offer", "always", "--video", "none", "--audio", "none"];
+    let mut early = Peer::spawn(&service, &arguments);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &arguments);
+    late.say("both offered").await;
+    assert_eq!(early.until("text", |_| true).await["text"], "both offered");
+    late.until("connected", |_| true).await;
+}
+
+#[tokio::test]
+async fn media_goes_on_while_signaling_is_away_and_its_session_is_resumed() {
+    let service = Service::start(2).await;
+    let mut early = Peer::spawn(&service, &["call", "room"]);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &["call", "room"]);
+    late.until("channel_open", |_| true).await;
+    early.until("channel_open", |_| true).await;
+    service.cut_streams();
+    early.until("signaling", |event| event["state"] == "lost").await;
+    early.say("while it was away").await;
+    assert_eq!(late.until("text", |_| true).await["text"], "while it was away");
+    early.until("signaling", |event| event["state"] == "resumed").await;
+    // What is said over signaling still arrives: once, although it may be repeated.
+    early.terminate();
+    late.until("hangup", |_| true).await;
+    assert_eq!(early.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_everything_does_not_end_a_call() {
+    let service = Service::start(2).await;
+    let mut early = Peer::spawn(&service, &["call", "room"]);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &["call", "room"]);
+    late.until("channel_open", |_| true).await;
+    early.until("channel_open", |_| true).await;
+    service.forget_everything();
+    for peer in [&mut early, &mut late] {
+        peer.until("signaling", |event| event["state"] == "rejoined").await;
+    }
+    early.say("still here").await;
+    assert_eq!(late.until("text", |_| true).await["text"], "still here");
+    // The sessions are new ones, and they know each other: a hang-up arrives.
+    late.terminate();
+    early.until("hangup", |_| true).await;
+    early.until("status", |event| event["status"] == "Waiting").await;
+}
+
+#[tokio::test]
+async fn a_third_one_finds_the_room_full() {
+    let service = Service::start(2).await;
+    let arguments = ["call", "room", "--video", "none", "--audio", "none"];
+    let mut first = Peer::spawn(&service, &arguments);
+    let mut second = Peer::spawn(&service, &arguments);
+    first.until("connected", |_| true).await;
+    second.until("connected", |_| true).await;
+    let mut third = Peer::spawn(&service, &arguments);
+    assert_eq!(third.until("error", |_| true).await["reason"], "ROOM_FULL");
+    assert_eq!(third.exit_code().await, 75);
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_told_with_a_reason_and_a_code() {
+    let service = Service::start(2).await;
+    let unreachable = "http://127.0.0.1:1";
+    let missing = "/nonexistent/clip.ivf";
+    for (signaling, arguments, reason, code) in [
+        (unreachable, &["call", "room"][..], "UNREACHABLE", 69),
+        ("not a url", &["call", "room"], "BAD_USAGE", 64),
+        (service.url(), &["call", "room", "--video", missing], "BAD_MEDIA", 64),
+        (service.url(), &["call", "room", "--token", "wrong"], "BAD_TOKEN", 77),
+    ] {
+        let mut peer = Peer::spawn_at(signaling, arguments);
+        let error = peer.until("error", |_| true).await;
+        assert_eq!(error["reason"], reason, "{error}");
+        assert_eq!(peer.exit_code().await, code);
+    }
+}
+
+#[tokio::test]
+async fn no_relay_and_no_other_path_is_a_failure_of_both_in_bounded_time() {
+    let service = Service::start(2).await;
+    let arguments = ["call", "room", "--ice-policy", "relay"];
+    let mut early = Peer::spawn(&service, &arguments);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &arguments);
+    for peer in [&mut early, &mut late] {
+        let error = peer.until("error", |_| true).await;
+        assert_eq!(error["reason"], "ICE_FAILED");
+        assert!(error["details"]["local_candidates"].is_array(), "{error}");
+        assert_eq!(peer.exit_code().await, 76);
+    }
+}
+
+#[tokio::test]
+async fn throughput_is_measured_on_both_sides() {
+    let service = Service::start(2).await;
+    let mut receiver = Peer::spawn(&service, &["bench", "room"]);
+    receiver.until("status", |event| event["status"] == "Waiting").await;
+    let mut sender = Peer::spawn(&service, &["bench", "room", "--send", "4MiB"]);
+    for peer in [&mut sender, &mut receiver] {
+        let bench = peer.until("bench", |_| true).await;
+        assert_eq!(bench["bytes"], 4 << 20);
+        assert_eq!(peer.exit_code().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn candidates_are_listed_without_a_room() {
+    let mut peer = Peer::spawn_at("http://unused.invalid", &["candidates", "--stun", "stuns:127.0.0.1"]);
+    let warning = peer.until("warning", |_| true).await;
+    assert!(warning["message"].as_str().unwrap().contains("stuns:127.0.0.1"), "{warning}");
+    let candidate = peer.until("candidate", |_| true).await;
+    assert_eq!((&candidate["type"], &candidate["protocol"]), (&"host".into(), &"udp".into()));
+    assert!(candidate["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{candidate}");
+    assert_eq!(peer.exit_code().await, 0);
+}
+
+/// A running `farcall-peer --json`, killed when it goes out of scope.
+struct Peer {
+    process: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    seen: Vec<String>,
+}
+
+impl Peer {
+    fn spawn(service: &Service, arguments: &[&str]) -> Self {
+        Self::spawn_at(service.url(), arguments)
+    }
+
+    fn spawn_at(signaling: &str, arguments: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_farcall-peer"))
+            .args(["--json", "--bind", "127.0.0.1", "--signaling", signaling])
+            .args(arguments)
+            .env_remove("FARCALL_PEER_TOKEN")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let input = process.stdin.take().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, input, lines, seen: Vec::new() }
+    }
+
+    async fn say(&mut self, line: &str) {
+        self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    /// The next event of this name that fits.
+    async fn until(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let event = timeout(DEADLINE, async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                self.seen.push(line);
+                if event["event"] == name && fits(&event) {
+                    return Some(event);
+                }
+            }
+            None
+        });
+        match event.await {
+            Ok(Some(event)) => event,
+            Ok(None) => panic!("ended without {name}: {:#?}", self.seen),
+            Err(_) => panic!("no {name} in {DEADLINE:?}: {:#?}", self.seen),
+        }
+    }
+
+    fn terminate(&self) {
+        let id = self.process.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    async fn exit_code(&mut self) -> i32 {
+        let status = timeout(DEADLINE, self.process.wait()).await.expect("it does not end").unwrap();
+        status.code().expect("killed")
+    }
+}
+
+fn load(path: &str) -> std::sync::Arc<farcall_peer::Clip> {
+    let source = farcall_peer::Source::File(Path::new(path).to_owned());
+    farcall_peer::Clip::load(farcall_peer::MediaKind::Video, &source).unwrap().unwrap()
+}
+
+const DEADLINE: Duration = Duration::from_secs(30);
