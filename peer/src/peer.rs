@@ -17,7 +17,7 @@ use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
 use crate::media::Clips;
-use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome};
+use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome, UsableServers};
 use crate::report::{Event, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
 use crate::signaling::{self, Client, Notice};
@@ -320,19 +320,20 @@ impl Agent {
     }
 
     async fn open(&mut self, link: LinkId) {
-        match Connection::open(&self.connecting, link, &self.servers).await {
-            Ok((connection, warnings)) => {
+        let servers = UsableServers::select(&self.servers, self.connecting.policy);
+        for message in servers.warnings.clone() {
+            self.tell(Event::Warning { message }).await;
+        }
+        let event = match Connection::open(&self.connecting, link, servers).await {
+            Ok(connection) => {
                 self.connection = Some(connection);
-                for message in warnings {
-                    self.tell(Event::Warning { message }).await;
-                }
-                self.session.handle_link(clock::now(), link, LinkEvent::Opened);
+                LinkEvent::Opened
             }
             Err(error) => {
-                self.tell(Event::Warning { message: format!("no peer connection could be made: {error}") })
-                    .await;
+                LinkEvent::CannotOpen { message: format!("no peer connection can be made: {error}") }
             }
-        }
+        };
+        self.session.handle_link(clock::now(), link, event);
     }
 
     async fn established(&mut self, link: LinkId, elapsed: Duration) {

@@ -1,4 +1,5 @@
 //! Two real processes on loopback, with a signaling service made for the test.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 
 mod service;
 

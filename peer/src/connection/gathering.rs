@@ -11,7 +11,7 @@ use super::{Config, Connection, Ends, Happening};
 use crate::clock;
 use crate::failure::{Failure, Reason};
 use crate::media::Clips;
-use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome};
+use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome, UsableServers};
 use crate::report::{CandidateReport, CandidateSide, Event, milliseconds};
 use crate::session::{LinkEvent, LinkId, candidate};
 
@@ -48,11 +48,12 @@ impl Gathering {
             happenings: sender,
         };
         let started = clock::now();
-        let (connection, warnings) = Connection::open(&config, LinkId(1), servers).await?;
+        let servers = UsableServers::select(servers, policy);
+        let ready = servers.warnings.iter().cloned().map(|message| Event::Warning { message }).collect();
+        let connection = Connection::open(&config, LinkId(1), servers).await?;
         if let LinkEvent::StepFailed { message } = connection.create_offer(false).await {
             return Err(Failure::new(Reason::Internal, message));
         }
-        let ready = warnings.into_iter().map(|message| Event::Warning { message }).collect();
         let until = started + time;
         Ok(Self { connection, happenings, ready, seen: Vec::new(), started, until, done: false })
     }

@@ -30,7 +30,7 @@ use self::receiver::Receivers;
 use self::sender::Sender;
 use crate::clock;
 use crate::media::Clips;
-use crate::net::{BindAddresses, BurstGate, CuredRuntime, IcePolicy, IceServer, TurnWatch, UsableServers};
+use crate::net::{BindAddresses, BurstGate, CuredRuntime, IcePolicy, TurnWatch, UsableServers};
 use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
 use crate::session::{Candidate, LinkEvent, LinkId};
 
@@ -77,13 +77,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Makes a connection with local media attached. Also says what is wrong with the servers.
-    pub(crate) async fn open(
-        config: &Config,
-        link: LinkId,
-        servers: &[IceServer],
-    ) -> Result<(Self, Vec<String>)> {
-        let UsableServers { servers, turn, warnings } = UsableServers::select(servers, config.policy);
+    /// Makes a connection with local media attached.
+    pub(crate) async fn open(config: &Config, link: LinkId, servers: UsableServers) -> Result<Self> {
+        let UsableServers { servers, turn, warnings: _ } = servers;
         let watch = Arc::new(TurnWatch::new(turn));
         let gate = Arc::<BurstGate>::default();
         let announced = Arc::<Announced>::default();
@@ -118,9 +114,7 @@ impl Connection {
         ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
         let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings);
-        let connection =
-            Self { link, engine, watch, announced, senders, receivers, tasks, up_since: None, path: None };
-        Ok((connection, warnings))
+        Ok(Self { link, engine, watch, announced, senders, receivers, tasks, up_since: None, path: None })
     }
 
     pub(crate) fn link(&self) -> LinkId {

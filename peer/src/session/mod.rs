@@ -125,6 +125,7 @@ impl Session {
                 self.status = report_status(self.status, Status::ReadyForCall, out);
                 negotiation.handle_opened(out);
             }
+            LinkEvent::CannotOpen { message } => self.give_up(&message),
             LinkEvent::OfferMade { sdp } => negotiation.handle_offer_made(sdp, peer, out),
             LinkEvent::AnswerMade { sdp } => negotiation.handle_answer_made(sdp, peer, out),
             LinkEvent::RolledBack => negotiation.handle_rolled_back(out),

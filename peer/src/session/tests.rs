@@ -65,6 +65,13 @@ fn two_sides_without_candidates_need_not_wait_for_the_timeout() {
 }
 
 #[test]
+fn without_a_peer_connection_there_is_no_call() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.link(LinkEvent::CannotOpen { message: "no relay".into() });
+    assert_eq!(world.failure().map(|failure| failure.message), Some("no relay".to_owned()));
+}
+
+#[test]
 fn a_side_that_finds_no_path_tells_the_other_which_fails_as_well() {
     let mut world = World::joined(2, &[other(1)]);
     world.negotiate();

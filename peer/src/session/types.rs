@@ -106,6 +106,8 @@ impl LeaveReason {
 pub(crate) enum LinkEvent {
     /// It exists, with local media attached.
     Opened,
+    /// It cannot be made.
+    CannotOpen { message: String },
     /// An offer was made and is the local description.
     OfferMade { sdp: String },
     /// An answer was made and is the local description.
