@@ -180,7 +180,8 @@ impl Session {
                 self.give_up(message);
             }
             LinkState::Broken { restarts, next } if next <= now => {
-                if restarts >= MAX_RESTARTS {
+                // Without anybody to hear the offer, a restart leads nowhere.
+                if restarts >= MAX_RESTARTS || self.other.is_none() {
                     self.drop_link("the connection was lost and did not come back");
                 } else {
                     let pause = RESTART_INTERVAL * 2u32.saturating_pow(restarts);
@@ -429,7 +430,8 @@ impl Session {
             (Some(Link { state: LinkState::Broken { .. }, .. }), _) => Status::Reconnecting,
             // Its steps were told as they happened.
             (Some(Link { state: LinkState::Connecting { .. }, .. }), _) => return,
-            (None, Some(_)) => Status::Connected,
+            (None, Some(other)) if other.state != ParticipantState::Reconnecting => Status::Connected,
+            (None, Some(_)) => Status::Waiting,
             (None, None) if self.own.is_some() => Status::Waiting,
             (None, None) => Status::Disconnected,
         };

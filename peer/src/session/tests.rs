@@ -118,8 +118,19 @@ fn a_killed_peer_is_given_up_after_a_bounded_number_of_restarts() {
         assert!(world.now - begun < Duration::from_secs(300), "it never gives up");
     }
     assert!(world.wants(|intent| matches!(intent, Intent::Close { .. })));
-    assert_eq!(world.statuses().last(), Some(&Status::Connected));
+    assert_eq!(world.statuses().last(), Some(&Status::Waiting));
     assert_eq!(world.failure(), None);
+}
+
+#[test]
+fn nobody_is_left_to_restart_for_once_the_other_side_is_out_of_the_room() {
+    let mut world = World::on_call(2, other(1));
+    world.leaves(other(1), LeaveReason::LeaseExpired);
+    world.link(LinkEvent::Disconnected);
+    let due = world.session.poll_timeout().unwrap();
+    world.advance(due - world.now);
+    assert!(!world.wants(|intent| matches!(intent, Intent::CreateOffer { .. })));
+    assert_eq!(world.statuses().last(), Some(&Status::Waiting));
 }
 
 #[test]
