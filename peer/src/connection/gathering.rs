@@ -21,6 +21,8 @@ pub(crate) struct Gathering {
     happenings: mpsc::UnboundedReceiver<(LinkId, Happening)>,
     ready: VecDeque<Event>,
     seen: Vec<CandidateReport>,
+    /// The engine does not say which STUN server answered; if there is but one, it is that.
+    only_stun: Option<String>,
     started: Instant,
     until: Instant,
     done: bool,
@@ -50,12 +52,15 @@ impl Gathering {
         let started = clock::now();
         let servers = UsableServers::select(servers, policy);
         let ready = servers.warnings.iter().cloned().map(|message| Event::Warning { message }).collect();
+        let mut stun =
+            servers.servers.iter().flat_map(|server| &server.urls).filter(|url| url.starts_with("stun:"));
+        let only_stun = stun.next().cloned().filter(|_| stun.next().is_none());
         let connection = Connection::open(&config, LinkId(1), servers).await?;
         if let LinkEvent::StepFailed { message } = connection.create_offer(false).await {
             return Err(Failure::new(Reason::Internal, message));
         }
         let until = started + time;
-        Ok(Self { connection, happenings, ready, seen: Vec::new(), started, until, done: false })
+        Ok(Self { connection, happenings, ready, seen: Vec::new(), only_stun, started, until, done: false })
     }
 
     /// The next candidate or warning; nothing after the end.
@@ -74,7 +79,11 @@ impl Gathering {
                     {
                         self.seen.push(report.clone());
                         let elapsed_ms = Some(milliseconds(clock::now() - self.started));
-                        self.ready.push_back(Event::Candidate(CandidateReport { elapsed_ms, ..report }));
+                        let url = match &report.url {
+                            None if report.kind == "srflx" => self.only_stun.clone(),
+                            url => url.clone(),
+                        };
+                        self.ready.push_back(Event::Candidate(CandidateReport { elapsed_ms, url, ..report }));
                     }
                 }
                 Ok(Some((_, Happening::Link(LinkEvent::GatheringComplete)))) | Ok(None) | Err(_) => {

@@ -132,7 +132,10 @@ impl TurnWatch {
                 let mut outcomes = self.outcomes();
                 let meant_us = outcomes.authenticated.remove(&transaction);
                 if meant_us && code != STALE_NONCE {
-                    let message = String::from_utf8_lossy(reason).into_owned();
+                    let message = match String::from_utf8_lossy(reason) {
+                        reason if reason.is_empty() => "without a reason".into(),
+                        reason => reason.into_owned(),
+                    };
                     self.settle(&mut outcomes, server, Outcome::Refused { code, message });
                 }
             }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::event::{Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats};
+use super::event::{
+    CandidateReport, Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats,
+};
 
 /// A line for people, or nothing where they need not know.
 pub(super) fn describe(event: &Event) -> Option<String> {
@@ -25,9 +27,8 @@ pub(super) fn describe(event: &Event) -> Option<String> {
             (ParticipantState::Reconnecting, _) => "The other side is away from signaling".to_owned(),
             (ParticipantState::Waiting | ParticipantState::Connected, _) => return None,
         },
-        Event::Negotiation { .. } | Event::Candidate(_) | Event::Track { .. } | Event::FirstFrame { .. } => {
-            return None;
-        }
+        Event::Candidate(candidate) => row(candidate)?,
+        Event::Negotiation { .. } | Event::Track { .. } | Event::FirstFrame { .. } => return None,
         Event::Connected { local, remote, protocol, elapsed_ms } => {
             format!("Path: {local} to {remote} over {protocol}, up after {elapsed_ms:.0} ms")
         }
@@ -67,6 +68,15 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
+
+/// A line of the table of candidates. During a call they are no news for people.
+fn row(candidate: &CandidateReport) -> Option<String> {
+    let elapsed = candidate.elapsed_ms?;
+    let CandidateReport { kind, protocol, address, related, url, .. } = candidate;
+    let related = related.as_deref().unwrap_or("-");
+    let url = url.as_deref().unwrap_or("-");
+    Some(format!("{kind:<6} {protocol:<4} {address:<24} {related:<24} {elapsed:>8.1} ms  {}", printable(url)))
+}
 
 fn others_there(others: usize) -> String {
     match others {

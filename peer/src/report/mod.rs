@@ -21,7 +21,7 @@ pub use self::event::{
 pub enum Format {
     /// One JSON object per line on stdout.
     Json,
-    /// What the other side says on stdout, everything else on stderr.
+    /// What the other side says, or what was asked for, on stdout; everything else on stderr.
     Human,
 }
 
@@ -67,14 +67,14 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
 }
 
 fn write_human(event: &Event) -> io::Result<()> {
-    if let Event::Text { text } = event {
+    let Some(text) = human::describe(event) else { return Ok(()) };
+    // What was asked for goes to stdout; how it went, to stderr.
+    if matches!(event, Event::Text { .. } | Event::Candidate(_)) {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", human::printable(text))?;
-        return stdout.flush();
-    }
-    match human::describe(event) {
-        Some(text) => writeln!(io::stderr().lock(), "{text}"),
-        None => Ok(()),
+        writeln!(stdout, "{text}")?;
+        stdout.flush()
+    } else {
+        writeln!(io::stderr().lock(), "{text}")
     }
 }
 

@@ -102,7 +102,7 @@ fn describe(status: &Status) -> String {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
         let cause = error.to_string();
-        if !text.contains(&cause) {
+        if cause != "transport error" && !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }
         source = error.source();
