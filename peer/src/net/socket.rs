@@ -137,7 +137,8 @@ mod tests {
     /// What the driver does: one datagram, and then whatever else is there.
     async fn burst(socket: &WatchedSocket) -> usize {
         let mut buffer = [0; 64];
-        socket.recv_from(&mut buffer).await.unwrap();
+        let first = tokio::time::timeout(DEADLINE, socket.recv_from(&mut buffer)).await;
+        first.expect("what was sent is there").unwrap();
         let mut datagrams = 1;
         let mut meta = [RecvMeta::default()];
         let mut context = Context::from_waker(Waker::noop());
@@ -157,4 +158,6 @@ mod tests {
         gate.open();
         assert_eq!(burst(&socket).await, 4);
     }
+
+    const DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
 }

@@ -290,6 +290,7 @@ impl Negotiation {
 
     fn set_remote_offer(&mut self, id: String, sdp: String, out: &mut VecDeque<Intent>) {
         self.ignored = None;
+        self.early.clear();
         self.current = id;
         self.phase = Phase::SettingOffer;
         self.describe_remote(&sdp);
@@ -303,6 +304,7 @@ impl Negotiation {
             return;
         }
         self.phase = Phase::SettingAnswer;
+        self.ignored = None;
         self.describe_remote(&sdp);
         out.push_back(Intent::SetRemoteAnswer { link: self.link, sdp });
     }
@@ -336,7 +338,7 @@ impl Negotiation {
             };
             out.push_back(Intent::Report(Event::Candidate(report)));
             self.remote.candidates.push(candidate.clone());
-            if self.remote_is_set && self.phase == Phase::Stable {
+            if self.remote_is_set && (ufrag.is_empty() || ufrag == self.remote.ufrag) {
                 out.push_back(Intent::AddCandidate { link: self.link, candidate });
             } else {
                 self.early.push(candidate);
@@ -354,8 +356,9 @@ impl Negotiation {
     fn describe_remote(&mut self, sdp: &str) {
         let ufrag = sdp::ice_ufrag(sdp).unwrap_or_default();
         if ufrag != self.remote.ufrag {
-            self.remote = Generation { ufrag: ufrag.to_owned(), ..Generation::default() };
-            self.early.clear();
+            // What came early came for this description.
+            let candidates = self.early.clone();
+            self.remote = Generation { ufrag: ufrag.to_owned(), candidates, ..Generation::default() };
             self.remote_is_set = false;
         }
         sdp::origin(sdp).unwrap_or_default().clone_into(&mut self.remote.origin);

@@ -208,6 +208,34 @@ fn events_of_a_closed_connection_do_not_matter() {
 }
 
 #[test]
+fn candidates_that_come_before_their_description_wait_for_it() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.link(LinkEvent::Opened);
+    world.link(LinkEvent::OfferMade { sdp: sdp("me", "u1") });
+    let early = Payload::Candidates { candidates: vec![candidate(7)], end: false, ufrag: String::new() };
+    world.hears(1, early);
+    world.hears(1, Payload::Answer { sdp: sdp("other", "u2") });
+    assert!(!world.wants(|intent| matches!(intent, Intent::AddCandidate { .. })));
+    world.link(LinkEvent::RemoteSet);
+    assert!(world.wants(|intent| matches!(intent, Intent::AddCandidate { .. })));
+}
+
+#[test]
+fn candidates_of_an_offer_that_lost_are_dropped_though_they_do_not_say_whose_they_are() {
+    let mut world = World::joined(2, &[other(1)]);
+    world.link(LinkEvent::Opened);
+    world.link(LinkEvent::OfferMade { sdp: sdp("me", "u1") });
+    world.hears(1, Payload::Offer { sdp: sdp("other", "lost") });
+    world.hears(1, Payload::Candidates { candidates: vec![candidate(7)], end: false, ufrag: String::new() });
+    world.hears(1, Payload::Answer { sdp: sdp("other", "u2") });
+    world.link(LinkEvent::RemoteSet);
+    assert!(!world.wants(|intent| matches!(intent, Intent::AddCandidate { .. })));
+    // What follows the answer belongs to it.
+    world.hears(1, Payload::Candidates { candidates: vec![candidate(8)], end: false, ufrag: String::new() });
+    assert!(world.wants(|intent| matches!(intent, Intent::AddCandidate { .. })));
+}
+
+#[test]
 fn bad_candidates_are_told_and_the_rest_is_tried() {
     let mut world = World::on_call(2, other(1));
     let bad = Candidate { line: "candidate:nonsense".into(), ..candidate(7) };
