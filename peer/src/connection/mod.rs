@@ -8,6 +8,8 @@ mod intake;
 mod receiver;
 mod sender;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

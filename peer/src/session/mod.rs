@@ -256,13 +256,17 @@ impl Session {
 
     /// Somebody is in the room.
     fn present(&mut self, now: Instant, participant: Participant) {
-        // One call at a time: whoever came first.
-        if self.other.as_ref().is_some_and(|other| other.session != participant.session) {
+        // One call at a time: whoever came first, unless they have gone away without one.
+        let taken =
+            |other: &Participant| other.state != ParticipantState::Reconnecting || self.link.is_some();
+        if self.other.as_ref().is_some_and(|other| other.session != participant.session && taken(other)) {
             return;
         }
         let before = self.other.replace(participant.clone());
         let away = participant.state == ParticipantState::Reconnecting;
-        if self.link.is_none() && (away || (before.is_some() && self.hung_up)) {
+        if self.link.is_none()
+            && (away || (before.is_some_and(|before| before.session == participant.session) && self.hung_up))
+        {
             return;
         }
         let polite = self.is_polite_to(&participant);

@@ -198,6 +198,18 @@ fn a_third_one_and_strangers_are_not_listened_to() {
 }
 
 #[test]
+fn somebody_who_is_there_counts_more_than_somebody_who_went_away() {
+    let away = Participant { state: ParticipantState::Reconnecting, ..other(1) };
+    let mut world = World::joined(3, &[away, other(2)]);
+    assert!(world.wants(|intent| matches!(intent, Intent::Open { .. })));
+    world.hears(2, Payload::Offer { sdp: sdp("other", "u2") });
+    world.link(LinkEvent::Opened);
+    assert!(
+        world.wants(|intent| matches!(intent, Intent::CreateOffer { .. } | Intent::SetRemoteOffer { .. }))
+    );
+}
+
+#[test]
 fn events_of_a_closed_connection_do_not_matter() {
     let mut world = World::on_call(2, other(1));
     world.hears(1, Payload::Hangup { reason: String::new() });
