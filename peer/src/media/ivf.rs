@@ -94,12 +94,11 @@ impl<W: Write + Seek> Writer<W> {
         frame.extend_from_slice(data);
         self.file.write_all(&frame)?;
         self.frames += 1;
-        if self.frames.is_multiple_of(FRAMES_BETWEEN_UPDATES) { self.update() } else { Ok(()) }
+        self.update()
     }
 
     /// Ends the file and says how many frames it has.
     pub(super) fn finish(mut self) -> io::Result<u64> {
-        self.update()?;
         self.file.flush()?;
         Ok(self.frames)
     }
@@ -117,7 +116,6 @@ impl<W: Write + Seek> Writer<W> {
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 12;
 const LENGTH_OFFSET: u64 = 24;
-const FRAMES_BETWEEN_UPDATES: u64 = 16;
 /// A clip of one frame shows it for a second.
 const SINGLE_FRAME: u64 = VIDEO_CLOCK as u64;
 
@@ -148,9 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn the_length_in_the_header_is_true_at_the_end() {
-        let file = written(&[(0, b"one"), (6000, b"two")]);
-        assert_eq!(file[24..28], 12_000u32.to_le_bytes());
+    fn the_length_in_the_header_is_true_after_every_frame() {
+        let mut file = io::Cursor::new(Vec::new());
+        let mut writer = Writer::new(&mut file, 320, 180).unwrap();
+        writer.write(0, b"one").unwrap();
+        writer.write(6000, b"two").unwrap();
+        // As it is when the process is killed.
+        assert_eq!(file.into_inner()[24..28], 12_000u32.to_le_bytes());
     }
 
     #[test]
