@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -54,7 +54,6 @@ pub struct Process {
     pidfd: OwnedFd,
     stdin: Option<ChildStdin>,
     output: Arc<Output>,
-    readers: Vec<JoinHandle<()>>,
     ended: Option<ExitStatus>,
 }
 
@@ -81,17 +80,17 @@ impl Process {
         let mut child = command.spawn().with_context(|| format!("starting {name} through setpriv"))?;
 
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("opening a pidfd")?;
-        let mut readers = Vec::new();
+        // The two threads end with the streams they read.
         if let Some(stdout) = child.stdout.take() {
             let output = Arc::clone(&output);
-            readers.push(std::thread::spawn(move || output.drain_stdout(stdout)));
+            std::thread::spawn(move || output.drain_stdout(stdout));
         }
         if let Some(stderr) = child.stderr.take() {
             let output = Arc::clone(&output);
-            readers.push(std::thread::spawn(move || output.drain_stderr(stderr)));
+            std::thread::spawn(move || output.drain_stderr(stderr));
         }
         let stdin = child.stdin.take();
-        Ok(Self { name: name.clone(), child, pidfd, stdin, output, readers, ended: None })
+        Ok(Self { name: name.clone(), child, pidfd, stdin, output, ended: None })
     }
 
     /// What messages call it.
@@ -199,10 +198,7 @@ impl Process {
     }
 
     fn finish(&mut self, status: ExitStatus) -> ExitStatus {
-        for reader in self.readers.drain(..) {
-            // A reader that panicked has lost some log lines, which is no reason to fail a scenario.
-            let _ = reader.join();
-        }
+        self.output.wait_until_read(Deadline::after(LAST_WORDS));
         self.output.note(&format!("ended: {status}"));
         self.ended = Some(status);
         status
@@ -222,6 +218,10 @@ impl Drop for Process {
     }
 }
 
+/// How long what a process printed at last may take to be read. It takes longer only if the process has left a child
+/// behind that holds its streams open.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// The command as a person would type it.
 fn command_line(program: &Path, args: &[OsString]) -> String {
     let words = std::iter::once(program.as_os_str()).chain(args.iter().map(OsString::as_os_str));
@@ -237,7 +237,6 @@ fn command_line(program: &Path, args: &[OsString]) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
-    use std::time::Duration;
 
     use super::*;
     use crate::clock::PATIENCE;
@@ -341,6 +340,14 @@ mod tests {
         let mut fake = starting.join().unwrap();
         let status = fake.wait_exit(soon()).unwrap();
         assert_eq!(status.signal(), Some(9), "{status}");
+    }
+
+    #[test]
+    fn a_process_that_leaves_a_child_behind_does_not_hold_us_up() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut fake = script(logs.path(), "echo last words; sleep 5 & exit 4");
+        assert_eq!(fake.exit_code(soon()).unwrap(), 4);
+        assert!(fake.last_words().contains("last words"));
     }
 
     #[test]

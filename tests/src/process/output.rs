@@ -22,6 +22,7 @@ struct Heard {
     log: File,
     stdout: Vec<String>,
     stdout_closed: bool,
+    stderr_closed: bool,
     stderr_tail: VecDeque<String>,
 }
 
@@ -38,6 +39,7 @@ impl Output {
             log: File::create(log)?,
             stdout: Vec::new(),
             stdout_closed: false,
+            stderr_closed: false,
             stderr_tail: VecDeque::new(),
         };
         Ok(Self { started: now(), heard: Mutex::new(heard), more: Condvar::new() })
@@ -65,6 +67,15 @@ impl Output {
             }
             heard.stderr_tail.push_back(line);
         });
+        self.lock().stderr_closed = true;
+        self.more.notify_all();
+    }
+
+    /// Waits until both streams are read to their end.
+    pub(super) fn wait_until_read(&self, deadline: Deadline) {
+        let reading = |heard: &mut Heard| !(heard.stdout_closed && heard.stderr_closed);
+        // What is still missing at the deadline will be in the log, if it comes.
+        let _ = self.more.wait_timeout_while(self.lock(), deadline.left(), reading);
     }
 
     /// Writes a remark of ours into the log.
