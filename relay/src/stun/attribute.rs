@@ -91,7 +91,7 @@ impl ErrorCode {
         if number > 99 { None } else { Self::new(class * 100 + number) }
     }
 
-    /// The value of an ERROR-CODE attribute, without a reason phrase: what a stranger can ask for should be short.
+    /// The fixed part of an ERROR-CODE attribute's value, which the reason phrase follows.
     #[must_use]
     pub fn to_value(self) -> [u8; 4] {
         let [_, class] = (self.0 / 100).to_be_bytes();

@@ -48,9 +48,10 @@ impl<'b> MessageWriter<'b> {
         self.attribute(kind, encoded.as_bytes())
     }
 
-    /// Adds ERROR-CODE.
-    pub fn error_code(&mut self, code: ErrorCode) -> &mut Self {
-        self.attribute(AttributeType::ERROR_CODE, &code.to_value())
+    /// Adds ERROR-CODE with a reason phrase, which may be empty.
+    pub fn error_code(&mut self, code: ErrorCode, reason: &str) -> &mut Self {
+        let value = [&code.to_value(), reason.as_bytes()].concat();
+        self.attribute(AttributeType::ERROR_CODE, &value)
     }
 
     /// Adds UNKNOWN-ATTRIBUTES. A list longer than `MAX_UNKNOWN` is cut: the rest will come up in the next answer.

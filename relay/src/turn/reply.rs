@@ -32,10 +32,11 @@ impl Reply {
         self.message(Class::Success, attributes)
     }
 
-    /// Says no.
+    /// Says no; in words as well to a client that is known, while what a stranger can ask for is short.
     pub(super) fn error(&self, reject: Reject, attributes: impl FnOnce(&mut MessageWriter<'_>)) -> Vec<u8> {
         self.message(Class::Error, |writer| {
-            writer.error_code(reject.code());
+            let reason = self.key.as_ref().map(|_| reject.to_string()).unwrap_or_default();
+            writer.error_code(reject.code(), &reason);
             attributes(writer);
         })
     }

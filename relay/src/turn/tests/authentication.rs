@@ -43,6 +43,20 @@ fn answers_to_known_clients_are_signed_and_challenges_are_not() {
 }
 
 #[test]
+fn known_clients_are_told_why_in_words_and_strangers_are_not() {
+    let mut world = World::new();
+    let client = world.allocated();
+    let reason = |answer: &Answer| {
+        let value = answer.message().find(AttributeType::ERROR_CODE).unwrap().to_vec();
+        String::from_utf8(value[4..].to_vec()).unwrap()
+    };
+    let again = world.ask(&client, Method::ALLOCATE, udp());
+    assert_eq!(reason(&again), "5-tuple and allocation do not match");
+    let wrong = Client { password: "guess".into(), ..client };
+    assert_eq!(reason(&world.ask(&wrong, Method::REFRESH, vec![])), "");
+}
+
+#[test]
 fn another_user_on_an_allocation_is_a_441() {
     let mut world = World::new();
     let client = world.allocated();
