@@ -132,10 +132,7 @@ impl TurnWatch {
                 let mut outcomes = self.outcomes();
                 let meant_us = outcomes.authenticated.remove(&transaction);
                 if meant_us && code != STALE_NONCE {
-                    let message = match String::from_utf8_lossy(reason) {
-                        reason if reason.is_empty() => "without a reason".into(),
-                        reason => reason.into_owned(),
-                    };
+                    let message = String::from_utf8_lossy(reason).into_owned();
                     self.settle(&mut outcomes, server, Outcome::Refused { code, message });
                 }
             }
@@ -194,11 +191,11 @@ impl ServerOutcome {
                 Some(format!("TURN server {url}: its name has no address ({message})"))
             }
             Outcome::NoAnswer => Some(format!("TURN server {url} does not answer")),
-            Outcome::Refused { code: 401, message } => {
-                Some(format!("TURN server {url} refuses the username or password (401 {message})"))
-            }
             Outcome::Refused { code, message } => {
-                Some(format!("TURN server {url} refuses ({code} {message})"))
+                let what = if *code == 401 { " the username or password" } else { "" };
+                // Not every server gives a reason to whom it does not know.
+                let answer = format!("{code} {message}");
+                Some(format!("TURN server {url} refuses{what} ({})", answer.trim_end()))
             }
         }
     }
@@ -250,6 +247,16 @@ mod tests {
         assert_eq!(outcome(&watch), Outcome::Refused { code: 401, message: "Unauthorized".into() });
         let complaint = watch.outcomes_so_far()[0].complaint().unwrap();
         assert!(complaint.contains("turn:turn.example:3478") && complaint.contains("401"), "{complaint}");
+    }
+
+    #[test]
+    fn a_refusal_reads_well_with_a_reason_and_without() {
+        let complaint = |code, message: &str| {
+            let outcome = Outcome::Refused { code, message: message.to_owned() };
+            ServerOutcome { url: "turn:x".to_owned(), outcome }.complaint().unwrap()
+        };
+        assert_eq!(complaint(401, ""), "TURN server turn:x refuses the username or password (401)");
+        assert_eq!(complaint(486, "quota reached"), "TURN server turn:x refuses (486 quota reached)");
     }
 
     #[test]
