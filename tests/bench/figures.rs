@@ -81,11 +81,11 @@ mod tests {
         figures.add("short", "ms", 1.0);
         figures.add("something longer", "MB/s", 20.5);
         figures.add("short", "ms", 2.0);
-        let expected = "\
-                      median         min         max  unit  runs
-short                   1.50        1.00        2.00  ms       2
-something longer       20.50       20.50       20.50  MB/s     1
-";
+        let expected = concat!(
+            "                      median         min         max  unit  runs\n",
+            "short                   1.50        1.00        2.00  ms       2\n",
+            "something longer       20.50       20.50       20.50  MB/s     1\n",
+        );
         assert_eq!(figures.to_string(), expected);
     }
 }
