@@ -1,10 +1,12 @@
 //! CPU time of a process, and which core it runs on.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use farcall_tests::host::Host;
+use rustix::io::Errno;
 
 /// The core that a server under test has to itself.
 const SERVER_CORE: &str = "0";
@@ -30,7 +32,17 @@ pub(crate) fn time_of(process: u32) -> Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(&tasks).with_context(|| format!("reading {tasks}"))? {
         let path = task?.path().join("schedstat");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            // It ended since we saw it, before we opened the file or before we read it.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    || Errno::from_io_error(&error) == Some(Errno::SRCH) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        };
         // On the CPU, waiting for one, and how often: all but the last in nanoseconds.
         let running = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
         nanoseconds += running.with_context(|| format!("{} says: {text}", path.display()))?;
