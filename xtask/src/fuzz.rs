@@ -34,7 +34,12 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<ExitCode> {
         );
         fuzz.args(["--sanitizer", "none"]);
     }
-    let status = fuzz.arg(target).arg("--").args(rest).status().context("starting cargo fuzz")?;
+    // What it finds goes first and stays out of the repository; the committed corpus is where it starts.
+    let found = workspace.target().join("fuzz").join(target);
+    std::fs::create_dir_all(&found).with_context(|| format!("creating {}", found.display()))?;
+    let corpus = workspace.root().join(folder).join("corpus").join(target);
+    fuzz.arg(target).args([found, corpus]).arg("--").args(rest);
+    let status = fuzz.status().context("starting cargo fuzz")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
