@@ -1,7 +1,5 @@
-//! Where a request goes. One port answers everything, and this file says what answers what: gRPC to the services,
-//! by content type; anything else is told that it is in the wrong place.
-//!
-//! gRPC-Web and a page would be two more arms of [`Dispatch::call`].
+//! Where a request goes. One port answers everything, and this file says what answers what: gRPC and gRPC-Web to the
+//! services, by content type, everything else to the page. What pages of other sites may do is decided before both.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,29 +7,34 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
-use tower::ServiceExt;
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::{Layer, ServiceExt};
 
 use crate::backplane::Backplane;
 use crate::service::{self, Context};
+use crate::web::{self, Page};
 
 /// Sends each request where it belongs.
 #[derive(Debug, Clone)]
 pub(crate) struct Dispatch {
-    grpc: Routes,
+    /// Translates gRPC-Web and answers 400 to anything over HTTP/1.1 that is none: nothing else may come here.
+    grpc: GrpcWebService<Routes>,
+    page: Page,
+    origins: Arc<web::Origins>,
 }
 
 impl Dispatch {
-    /// Everything that speaks gRPC here, and the switch of its health.
+    /// Everything that speaks gRPC here, the page, and the switch of the services' health.
     pub(crate) async fn new<B: Backplane>(
         context: Arc<Context<B>>,
+        web: web::Config,
     ) -> anyhow::Result<(Self, HealthReporter)> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let signaling = service::server(context);
@@ -47,7 +50,12 @@ impl Dispatch {
             // Older grpcurl and Postman know only this one.
             .add_service(reflection().build_v1alpha()?)
             .prepare();
-        Ok((Self { grpc }, health))
+        let dispatch = Self {
+            grpc: GrpcWebLayer::new().layer(grpc),
+            page: Page::new(web.dir.as_deref())?,
+            origins: Arc::new(web.origins),
+        };
+        Ok((dispatch, health))
     }
 }
 
@@ -57,17 +65,27 @@ impl Service<Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        match kind(&request) {
-            Kind::Grpc if request.version() == Version::HTTP_2 => {
-                Box::pin(answer(self.grpc.clone(), request))
+        let this = self.clone();
+        Box::pin(async move {
+            let cors = this.origins.judge(request.method(), request.headers());
+            if let Some(answer) = cors.preflight() {
+                return Ok(answer);
             }
-            Kind::Grpc => plain(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2\n"),
-            Kind::GrpcWeb => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "gRPC-Web is not spoken here\n"),
-            Kind::Other if request.method() == Method::GET => plain(
-                StatusCode::NOT_FOUND,
-                "this is a gRPC service: farcall.signaling.v1.SignalingService\n",
-            ),
-            Kind::Other => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is a gRPC service\n"),
+            let mut response = this.route(request).await;
+            cors.mark(response.headers_mut());
+            Ok(response)
+        })
+    }
+}
+
+impl Dispatch {
+    async fn route(self, request: Request<Incoming>) -> Response<Body> {
+        match kind(request.headers()) {
+            Kind::Grpc if request.version() != Version::HTTP_2 => {
+                web::text(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2; gRPC-Web does not\n")
+            }
+            Kind::Grpc | Kind::GrpcWeb => answer(self.grpc, request).await,
+            Kind::Other => self.page.answer(request.method(), request.uri().path(), request.headers()).await,
         }
     }
 }
@@ -78,8 +96,8 @@ enum Kind {
     Other,
 }
 
-fn kind(request: &Request<Incoming>) -> Kind {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+fn kind(headers: &HeaderMap) -> Kind {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     match content_type.strip_prefix(b"application/grpc") {
         Some(rest) if rest.starts_with(b"-web") => Kind::GrpcWeb,
         Some(_) => Kind::Grpc,
@@ -88,23 +106,12 @@ fn kind(request: &Request<Incoming>) -> Kind {
 }
 
 /// Answers a call, within the time that a call may take to arrive and be answered. A stream may then go on for ever.
-async fn answer(grpc: Routes, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(grpc: GrpcWebService<Routes>, request: Request<Incoming>) -> Response<Body> {
     match tokio::time::timeout(ANSWER, grpc.oneshot(request)).await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => Ok(Status::deadline_exceeded("the call took too long to arrive").into_http()),
+        Err(_) => Status::deadline_exceeded("the call took too long to arrive").into_http(),
     }
-}
-
-fn plain(
-    status: StatusCode,
-    text: &'static str,
-) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
-    let mut response = Response::new(Body::new(Full::from(text)));
-    *response.status_mut() = status;
-    let plain_text = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain_text);
-    Box::pin(std::future::ready(Ok(response)))
 }
 
 async fn set_serving<S: tonic::server::NamedService>(health: &HealthReporter, _: &S) {

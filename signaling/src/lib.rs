@@ -4,11 +4,12 @@
 //! ```text
 //! main ── config
 //!  └─ server ── http ── service ── backplane ── room
-//!       └─ metrics        └─ wire, credentials, status
+//!       │        └─ web   └─ wire, credentials, status
+//!       └─ metrics
 //! ```
 //!
 //! `room` decides and does nothing else; `backplane` says where its state lives; `service` translates between it
-//! and gRPC; `http` sends each request where it belongs; `server` accepts connections and drains them.
+//! and gRPC; `http` sends each request where it belongs; `web` is the page; `server` accepts connections and drains them.
 
 pub mod backplane;
 pub mod clock;
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod room;
 pub mod server;
 pub mod service;
+pub mod web;
 pub mod wire;
 
 mod http;

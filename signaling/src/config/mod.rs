@@ -22,6 +22,7 @@ use crate::credentials::{IceServers, JoinTokens, Turn};
 use crate::room::Limits;
 use crate::server::ConnectionLimits;
 use crate::service::Settings;
+use crate::web;
 use parse::{Reader, Scheme};
 
 /// Everything that can be configured.
@@ -37,6 +38,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// What strangers may take up.
     pub connections: ConnectionLimits,
+    /// How browsers are served.
+    pub web: web::Config,
     /// How long streams and calls may take to end when the server stops.
     pub drain_grace: Duration,
     /// What is logged, and how.
@@ -130,6 +133,10 @@ impl TryFrom<Raw> for Config {
                     2048,
                 ),
                 first_request: FIRST_REQUEST,
+            },
+            web: web::Config {
+                dir: read.folder("web-dir", raw.web_dir),
+                origins: read.origins("cors-origin", raw.cors_origin),
             },
             drain_grace: read.duration("drain-grace", raw.drain_grace, Duration::from_secs(5)),
             log: Log { filter: read.log_filter(raw.log), format: read.log_format(raw.log_format) },

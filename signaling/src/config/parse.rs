@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use farcall_proto::turn_credentials::AuthSecret;
 use tracing_subscriber::EnvFilter;
 
 use super::{LogFormat, Mistakes, Text};
+use crate::web::Origins;
 
 /// A setting and what is wrong with it. Never holds the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +117,25 @@ impl Reader {
             self.mistake(key, "one is empty or holds white space, which no client could send");
         }
         texts.into_iter().map(|Text(text)| text).collect()
+    }
+
+    pub(super) fn folder(&mut self, key: &str, text: Option<Text>) -> Option<PathBuf> {
+        let Text(text) = text?;
+        let folder = PathBuf::from(&text);
+        if !folder.is_dir() {
+            self.mistake(key, format!("`{text}` is no folder"));
+        }
+        Some(folder)
+    }
+
+    pub(super) fn origins(&mut self, key: &str, texts: Option<Vec<Text>>) -> Origins {
+        let mut origins = Origins::default();
+        for Text(text) in texts.unwrap_or_default() {
+            if let Err(error) = origins.add(&text) {
+                self.mistake(key, format!("`{text}` {error}"));
+            }
+        }
+        origins
     }
 
     pub(super) fn backplane(&mut self, text: Option<Text>) {

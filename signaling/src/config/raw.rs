@@ -126,6 +126,19 @@ pub struct Raw {
     /// Address that GET /metrics and GET /healthz are served on [default: none].
     #[arg(long, env = "FARCALL_SIGNALING_METRICS_LISTEN", value_name = "ADDR", hide_env_values = true)]
     pub(super) metrics_listen: Option<Text>,
+    /// Folder to serve instead of the page that is part of this program, for those who change it.
+    #[arg(long, env = "FARCALL_SIGNALING_WEB_DIR", value_name = "DIR", hide_env_values = true)]
+    pub(super) web_dir: Option<Text>,
+    /// Site whose pages may call this server, such as https://app.example.org; may be repeated.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) cors_origin: Option<Vec<Text>>,
     /// Which logs to write, as in RUST_LOG, which wins over this [default: info].
     #[arg(long, env = "FARCALL_SIGNALING_LOG", value_name = "FILTER", hide_env_values = true)]
     pub(super) log: Option<Text>,
@@ -160,6 +173,8 @@ impl Raw {
             max_connections: self.max_connections.or(below.max_connections),
             max_streams_per_connection: self.max_streams_per_connection.or(below.max_streams_per_connection),
             metrics_listen: self.metrics_listen.or(below.metrics_listen),
+            web_dir: self.web_dir.or(below.web_dir),
+            cors_origin: self.cors_origin.or(below.cors_origin),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
             unknown: below.unknown,

@@ -170,7 +170,7 @@ mod tests {
     /// Serves with these limits until the sender is dropped.
     async fn serve(limits: ConnectionLimits) -> (SocketAddr, Arc<Metrics>, oneshot::Sender<()>) {
         let (context, drain) = testing::context(testing::settings());
-        let (dispatch, _) = Dispatch::new(context.clone()).await.unwrap();
+        let (dispatch, _) = Dispatch::new(context.clone(), Default::default()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

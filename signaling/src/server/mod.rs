@@ -66,7 +66,7 @@ pub async fn run(
     if context.settings.join_tokens.is_open() {
         warn!("Without a join token, whoever knows a room's name may enter it");
     }
-    let (dispatch, health) = Dispatch::new(context.clone()).await?;
+    let (dispatch, health) = Dispatch::new(context.clone(), config.web).await?;
     let sweeper = Owned(tokio::spawn(sweep(context.clone())));
     let admin = admin_listener.map(|listener| Owned(tokio::spawn(admin::serve(listener, context.clone()))));
     let mut connections = Connections::new(config.connections, dispatch, metrics, draining);

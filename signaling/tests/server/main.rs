@@ -8,3 +8,4 @@ mod process;
 mod refusals;
 mod sessions;
 mod transport;
+mod web;

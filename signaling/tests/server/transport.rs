@@ -115,20 +115,6 @@ async fn a_malformed_call_is_refused_and_the_connection_lives() {
 }
 
 #[tokio::test]
-async fn what_is_no_grpc_is_told_so() {
-    let server = Server::start(&[]).await;
-    for (asked, expected) in [
-        ("GET / HTTP/1.1", "HTTP/1.1 404"),
-        ("POST /x HTTP/1.1\r\ncontent-type: application/json", "HTTP/1.1 415"),
-        ("POST /x HTTP/1.1\r\ncontent-type: application/grpc", "HTTP/1.1 505"),
-        ("POST /x HTTP/1.1\r\ncontent-type: application/grpc-web+proto", "HTTP/1.1 415"),
-    ] {
-        let answer = http(&server.address().to_string(), asked).await;
-        assert!(answer.starts_with(expected), "{asked}: {answer}");
-    }
-}
-
-#[tokio::test]
 async fn metrics_count_what_happens() {
     let server = Server::start(&["--metrics-listen", "127.0.0.1:0"]).await;
     let address = server.ready["ready"]["metrics"].as_str().unwrap();
@@ -155,7 +141,7 @@ async fn metrics_count_what_happens() {
 }
 
 /// Asks over HTTP/1.1 and returns the whole answer.
-async fn http(address: &str, asked: &str) -> String {
+pub(crate) async fn http(address: &str, asked: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{asked}\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
