@@ -355,7 +355,12 @@ fn check_response(bytes: &[u8]) {
 }
 
 fn flow(choice: u8) -> FiveTuple {
-    let transport = if choice & 0x80 == 0 { Transport::Udp } else { Transport::Tcp };
+    let transport = match choice >> 6 {
+        0 => Transport::Udp,
+        1 => Transport::Dtls,
+        2 => Transport::Tcp,
+        _ => Transport::Tls,
+    };
     // Port 0 among them, from where nothing may be answered.
     let client = ClientAddr(([192, 0, 2, 1], u16::from(choice % 4)).into());
     FiveTuple { client, server: server_address(), transport }

@@ -147,7 +147,9 @@ impl<R: CryptoRng> Engine<R> {
         };
         match flow.transport {
             Transport::Udp => self.send_datagram(flow, datagram.with_header(header), Some(data_bytes)),
-            Transport::Tcp => {
+            // There is no listener for it yet.
+            Transport::Dtls => self.metrics.dropped(DropReason::SendFailed),
+            Transport::Tcp | Transport::Tls => {
                 let frame = datagram.with_padded_header(header);
                 self.send_frame(flow, frame, Some(data_bytes));
             }
@@ -179,7 +181,8 @@ impl<R: CryptoRng> Engine<R> {
     fn send_to_client(&mut self, flow: FiveTuple, message: &[u8], data_bytes: Option<usize>) {
         match flow.transport {
             Transport::Udp => self.send_datagram(flow, message, data_bytes),
-            Transport::Tcp => self.send_frame(flow, message, data_bytes),
+            Transport::Dtls => self.metrics.dropped(DropReason::SendFailed),
+            Transport::Tcp | Transport::Tls => self.send_frame(flow, message, data_bytes),
         }
     }
 

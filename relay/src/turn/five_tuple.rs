@@ -22,6 +22,30 @@ pub enum Transport {
     Udp,
     /// A stream, whose source a handshake has proven.
     Tcp,
+    /// A stream inside TLS.
+    Tls,
+    /// Datagrams inside DTLS, whose source a cookie has proven.
+    Dtls,
+}
+
+impl Transport {
+    /// Whether messages follow one another in a stream, which wants ChannelData padded.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        match self {
+            Self::Udp | Self::Dtls => false,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Whether the client is where it says it is.
+    #[must_use]
+    pub fn has_proven_source(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls | Self::Dtls => true,
+        }
+    }
 }
 
 /// What a client and its allocation are known by.

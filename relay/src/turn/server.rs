@@ -399,16 +399,14 @@ impl<R: CryptoRng> Server<R> {
 
     /// Whether a stranger may be told no. Whoever completed a handshake is where it says it is.
     pub(super) fn may_refuse_stranger(&self, now: Now, flow: FiveTuple) -> bool {
-        match flow.transport {
-            Transport::Tcp => true,
-            Transport::Udp => {
-                let is_within = self.parts.budget.take(now.instant, flow.client.0.ip());
-                if !is_within {
-                    self.drop_datagram(DropReason::UnauthenticatedRate);
-                }
-                is_within
-            }
+        if flow.transport.has_proven_source() {
+            return true;
         }
+        let is_within = self.parts.budget.take(now.instant, flow.client.0.ip());
+        if !is_within {
+            self.drop_datagram(DropReason::UnauthenticatedRate);
+        }
+        is_within
     }
 
     pub(super) fn drop_datagram(&self, reason: DropReason) {
@@ -423,10 +421,7 @@ impl<R: CryptoRng> Server<R> {
 /// ChannelData for a client; on a stream it is padded.
 fn channel_message(transport: Transport, channel: ChannelNumber, data: &[u8]) -> Option<Vec<u8>> {
     let header = channel_data::header(channel, data.len())?;
-    let padding = match transport {
-        Transport::Udp => &[],
-        Transport::Tcp => channel_data::stream_padding(data.len()),
-    };
+    let padding = if transport.is_stream() { channel_data::stream_padding(data.len()) } else { &[] };
     Some([&header, data, padding].concat())
 }
 
