@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::auth::{self, Authenticator, NonceKey};
+use crate::auth::{Authenticator, NonceKey};
 use crate::clock;
 use crate::config::Config;
 use crate::io::{Listeners, Worker, WorkerHandle, WorkerParts};
@@ -145,8 +145,7 @@ impl Drop for EndNotice {
 #[derive(Debug)]
 struct Blueprint {
     turn: turn::Config,
-    auth: auth::Config,
-    nonces: NonceKey,
+    authenticator: Authenticator,
     policy: PeerPolicy,
     budget: UnauthenticatedBudget,
     quota: Quota,
@@ -177,12 +176,10 @@ impl Blueprint {
                 channels: config.channels,
                 classic_stun: config.classic_stun,
             },
-            auth: auth::Config {
-                realm: config.realm.clone(),
-                users: config.users.clone(),
-                secrets: config.auth_secrets.clone(),
-            },
-            nonces: NonceKey::new(&mut system_rng()?, started),
+            authenticator: Authenticator::new(
+                config.auth.clone(),
+                NonceKey::new(&mut system_rng()?, started),
+            ),
             policy,
             budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
             quota: Quota::new(config.user_quota),
@@ -192,7 +189,7 @@ impl Blueprint {
 
     fn server(&self, metrics: Arc<WorkerMetrics>) -> anyhow::Result<Server<StdRng>> {
         let parts = Parts {
-            authenticator: Authenticator::new(self.auth.clone(), self.nonces.clone()),
+            authenticator: self.authenticator.clone(),
             budget: self.budget.clone(),
             policy: self.policy.clone(),
             metrics,
@@ -257,7 +254,7 @@ fn as_v6(ip: &IpAddr) -> Option<Ipv6Addr> {
 }
 
 fn warn_about(config: &Config) {
-    if config.users.is_empty() && config.auth_secrets.is_empty() {
+    if !config.auth.knows_anybody() {
         warn!("No --user and no --auth-secret: STUN is served, every TURN request is refused");
     }
 }

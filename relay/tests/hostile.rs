@@ -120,7 +120,7 @@ fn errors_for_strangers_are_small_and_rationed() {
         if answer.len() == 32 {
             break;
         }
-        assert!(answer.len() <= 72, "{}", answer.len());
+        assert!(answer.len() <= 88, "{}", answer.len());
         refused += 1;
     }
     assert!((1..=20).contains(&refused), "{refused} of 200");

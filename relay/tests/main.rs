@@ -1,6 +1,8 @@
 //! The real binary over real sockets: our own client, Debian's coturn tools, and whoever means harm.
 
 #[cfg(test)]
+mod authentication;
+#[cfg(test)]
 mod corpora;
 #[cfg(test)]
 mod coturn;

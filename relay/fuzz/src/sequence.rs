@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farcall_proto::turn_credentials::UnixTime;
-use farcall_relay::auth::{self, Authenticator, NonceKey, StaticUser};
+use farcall_relay::auth::{self, Authenticator, NonceKey, RealmConfig, StaticUser};
 use farcall_relay::clock;
 use farcall_relay::metrics::WorkerMetrics;
 use farcall_relay::policy::{OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
@@ -126,11 +126,12 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let start = clock::now();
-        let auth = || auth::Config {
-            realm: REALM.into(),
+        let realm = RealmConfig {
+            name: REALM.into(),
             users: vec![StaticUser { name: USER.into(), password: PASSWORD.into() }],
-            secrets: Vec::new(),
+            ..RealmConfig::default()
         };
+        let auth = auth::Config { default_realm: realm, ..auth::Config::default() };
         let nonces = NonceKey::new(&mut ChaCha20Rng::seed_from_u64(1), start);
         let addresses = Addresses {
             relay_v4: Some([198, 51, 100, 1].into()),
@@ -153,8 +154,9 @@ impl Stage {
             channels: ChannelRange::Rfc8656,
             classic_stun: ClassicStun::Answered,
         };
+        let authenticator = Authenticator::new(auth, nonces);
         let parts = Parts {
-            authenticator: Authenticator::new(auth(), nonces.clone()),
+            authenticator: authenticator.clone(),
             budget: UnauthenticatedBudget::new(None, start),
             policy,
             metrics: Arc::new(WorkerMetrics::default()),
@@ -162,7 +164,7 @@ impl Stage {
         };
         Self {
             server: Server::new(config, parts),
-            nonces: Authenticator::new(auth(), nonces),
+            nonces: authenticator,
             start,
             elapsed: Duration::ZERO,
             transactions: 0,
@@ -240,7 +242,7 @@ impl Stage {
     }
 
     fn request(&mut self, flow: FiveTuple, method: Method, attributes: &[(AttributeType, Vec<u8>)]) {
-        let nonce = self.nonces.nonce(self.now().instant, flow.client.0);
+        let nonce = self.nonces.challenge(self.now().instant, flow.ends()).nonce;
         let mut message = Vec::new();
         self.write(&mut message, Class::Request, method, attributes)
             .attribute(AttributeType::USERNAME, USER.as_bytes())

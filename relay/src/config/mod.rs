@@ -16,7 +16,7 @@ use clap::Parser;
 use farcall_proto::turn_credentials::AuthSecret;
 use ipnet::IpNet;
 
-use crate::auth::StaticUser;
+use crate::auth::{self, RealmConfig};
 use crate::turn::{ChannelRange, ClassicStun};
 use parse::Parser as FieldParser;
 use raw::Raw;
@@ -47,12 +47,8 @@ pub enum LogFormat {
 pub struct Config {
     /// UDP and TCP.
     pub listen: Vec<SocketAddr>,
-    /// Of every credential.
-    pub realm: String,
-    /// Static users.
-    pub users: Vec<StaticUser>,
-    /// Of ephemeral credentials.
-    pub auth_secrets: Vec<AuthSecret>,
+    /// Who clients are.
+    pub auth: auth::Config,
     /// Where relay sockets are bound, at most one of each family; none, from the listeners.
     pub relay_ips: Vec<IpAddr>,
     /// What the world calls those.
@@ -122,9 +118,15 @@ impl TryFrom<Raw> for Config {
         let mut parser = FieldParser::default();
         let config = Self {
             listen: parser.list("listen", raw.listen, parse::from_str),
-            realm: parser.one("realm", raw.realm, parse::realm).unwrap_or_else(|| "farcall".into()),
-            users: parser.list("user", raw.user, parse::user),
-            auth_secrets: parser.list("auth-secret", raw.auth_secret, |text| Ok(AuthSecret::new(text)?)),
+            auth: auth::Config {
+                default_realm: RealmConfig {
+                    name: parser.one("realm", raw.realm, parse::realm).unwrap_or_else(|| "farcall".into()),
+                    users: parser.list("user", raw.user, parse::user),
+                    secrets: parser.list("auth-secret", raw.auth_secret, |text| Ok(AuthSecret::new(text)?)),
+                    ..RealmConfig::default()
+                },
+                other_realms: Vec::new(),
+            },
             relay_ips: parser.list("relay-ip", raw.relay_ip, parse::relay_ip),
             external_ips: parser.list("external-ip", raw.external_ip, parse::relay_ip),
             relay_ports: parser
@@ -175,7 +177,7 @@ impl Config {
                 }
             }
         }
-        let mut names: Vec<_> = self.users.iter().map(|user| &user.name).collect();
+        let mut names: Vec<_> = self.auth.default_realm.users.iter().map(|user| &user.name).collect();
         names.sort_unstable();
         if let Some(name) =
             names.windows(2).find_map(|pair| (pair.first() == pair.get(1)).then(|| pair.first()))

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, LogFormat};
-use crate::auth::StaticUser;
+use crate::auth::{StaticUser, opaque_string};
 
 /// What is wrong with one value.
 pub(super) type Mistake = Box<dyn Error>;
@@ -73,7 +73,7 @@ pub(super) fn from_str<T: FromStr<Err: Error + 'static>>(text: &str) -> Result<T
 pub(super) fn realm(text: &str) -> Result<String, Mistake> {
     match text.chars().count() {
         0 => Err("a realm is not empty".into()),
-        1..128 => Ok(text.to_owned()),
+        1..128 => Ok(opaque_string::prepare(text)?),
         _ => Err("a realm has fewer than 128 characters".into()),
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn realm(text: &str) -> Result<String, Mistake> {
 pub(super) fn user(text: &str) -> Result<StaticUser, Mistake> {
     match text.split_once(':') {
         Some((name, password)) if !name.is_empty() && !password.is_empty() && name.len() < 509 => {
-            Ok(StaticUser { name: name.to_owned(), password: password.to_owned() })
+            Ok(StaticUser::prepared(name, password)?)
         }
         _ => Err("a user is NAME:PASSWORD, neither of them empty, the name shorter than 509 bytes".into()),
     }

@@ -15,7 +15,10 @@ fn config(flags: &[&str]) -> Result<Config, ConfigError> {
 fn without_a_word_everything_has_its_default() {
     let config = config(&[]).unwrap();
     assert_eq!(config.listen, ["0.0.0.0:3478".parse().unwrap()]);
-    assert_eq!((config.realm.as_str(), config.relay_ports.clone()), ("farcall", 49152..=65535));
+    assert_eq!(
+        (config.auth.default_realm.name.as_str(), config.relay_ports.clone()),
+        ("farcall", 49152..=65535)
+    );
     assert_eq!((config.user_quota, config.unauthenticated_rate), (None, NonZeroU32::new(1000)));
     assert_eq!((config.channels, config.classic_stun), (ChannelRange::Rfc8656, ClassicStun::Silent));
 }
@@ -23,7 +26,7 @@ fn without_a_word_everything_has_its_default() {
 #[test]
 fn the_example_file_is_good() {
     let config = Config::from_toml(include_str!("../../deploy/relay.example.toml")).unwrap();
-    assert!(!config.auth_secrets.is_empty() && config.metrics_listen.is_some());
+    assert!(!config.auth.default_realm.secrets.is_empty() && config.metrics_listen.is_some());
 }
 
 #[test]
@@ -71,8 +74,8 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
     );
     let (flags, file) = (flags.unwrap(), file.unwrap());
     assert_eq!(format!("{flags:?}"), format!("{file:?}"));
-    assert_eq!(flags.users, file.users);
-    assert_eq!(flags.users[0].password, "b:c", "the first colon parts name and password");
+    assert_eq!(flags.auth.default_realm.users, file.auth.default_realm.users);
+    assert_eq!(flags.auth.default_realm.users[0].password, "b:c", "the first colon parts name and password");
     assert_eq!(flags.unauthenticated_rate, None);
 }
 
@@ -82,7 +85,7 @@ fn flags_win_over_the_file() {
     std::io::Write::write_all(&mut file, b"realm = \"file\"\nworkers = 7\n").unwrap();
     let path = file.path().to_str().unwrap();
     let config = config(&["--config", path, "--realm", "flag"]).unwrap();
-    assert_eq!((config.realm.as_str(), config.workers.get()), ("flag", 7));
+    assert_eq!((config.auth.default_realm.name.as_str(), config.workers.get()), ("flag", 7));
 }
 
 #[test]

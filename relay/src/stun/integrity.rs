@@ -11,7 +11,7 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::{ATTRIBUTE_HEADER_BYTES, HEADER_BYTES};
+use super::{ATTRIBUTE_HEADER_BYTES, HEADER_BYTES, PasswordAlgorithm};
 
 /// Bytes of a MESSAGE-INTEGRITY value.
 pub const SHA1_BYTES: usize = 20;
@@ -23,6 +23,15 @@ pub const SHA256_MIN_BYTES: usize = 16;
 pub const FINGERPRINT_BYTES: usize = 4;
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 
+/// One of the two message integrities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integrity {
+    /// MESSAGE-INTEGRITY.
+    Sha1,
+    /// MESSAGE-INTEGRITY-SHA256.
+    Sha256,
+}
+
 /// The key of both message integrities.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IntegrityKey(Box<[u8]>);
@@ -32,6 +41,21 @@ impl IntegrityKey {
     #[must_use]
     pub fn short_term(password: &str) -> Self {
         Self(password.as_bytes().into())
+    }
+
+    /// Any bytes.
+    #[must_use]
+    pub fn from_bytes(key: &[u8]) -> Self {
+        Self(key.into())
+    }
+
+    /// The long-term key under this password algorithm.
+    #[must_use]
+    pub fn long_term(algorithm: PasswordAlgorithm, username: &str, realm: &str, password: &str) -> Self {
+        match algorithm {
+            PasswordAlgorithm::Md5 => Self::long_term_md5(username, realm, password),
+            PasswordAlgorithm::Sha256 => Self::long_term_sha256(username, realm, password),
+        }
     }
 
     /// The long-term key under the password algorithm MD5: the one every client knows.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::attribute::split_first;
-use super::integrity::{self, IntegrityKey, SHA1_BYTES};
+use super::integrity::{self, Integrity, IntegrityKey, SHA1_BYTES};
 use super::{Attribute, AttributeType, Class, HEADER_BYTES, Header, Method, TransactionId, address};
 
 /// Why bytes are not a STUN message. Nobody is told: what is not a request gets no answer.
@@ -38,14 +38,14 @@ pub struct Message<'a> {
     bytes: &'a [u8],
     /// Where what may be trusted ends: at the integrity attribute, else at the end.
     body_end: usize,
-    sha1: Option<Integrity<'a>>,
-    sha256: Option<Integrity<'a>>,
+    sha1: Option<IntegrityAt<'a>>,
+    sha256: Option<IntegrityAt<'a>>,
     has_fingerprint: bool,
 }
 
 /// An integrity attribute and where it begins.
 #[derive(Debug, Clone, Copy)]
-struct Integrity<'a> {
+struct IntegrityAt<'a> {
     at: usize,
     value: &'a [u8],
 }
@@ -73,7 +73,7 @@ impl<'a> Message<'a> {
     /// Keeps track of the attributes whose place matters. Behind an integrity only a stronger one and FINGERPRINT
     /// count; whatever else stands there could have been added by anybody.
     fn note(&mut self, at: usize, attribute: Attribute<'a>, is_last: bool) -> Result<(), ParseError> {
-        let found = Some(Integrity { at, value: attribute.value });
+        let found = Some(IntegrityAt { at, value: attribute.value });
         match attribute.kind {
             AttributeType::MESSAGE_INTEGRITY if self.sha1.is_none() && self.sha256.is_none() => {
                 self.sha1 = found
@@ -156,6 +156,22 @@ impl<'a> Message<'a> {
             .filter(|kind| kind.is_comprehension_required() && !known.contains(kind))
     }
 
+    /// The integrity that counts: the stronger one, if there are both.
+    #[must_use]
+    pub fn integrity(&self) -> Option<Integrity> {
+        let sha1 = self.sha1.map(|_| Integrity::Sha1);
+        self.sha256.map(|_| Integrity::Sha256).or(sha1)
+    }
+
+    /// Whether this integrity is there and made with this key.
+    #[must_use]
+    pub fn verify(&self, integrity: Integrity, key: &IntegrityKey) -> bool {
+        match integrity {
+            Integrity::Sha1 => self.verify_integrity(key),
+            Integrity::Sha256 => self.verify_integrity_sha256(key),
+        }
+    }
+
     /// Whether there is a MESSAGE-INTEGRITY, right or wrong.
     #[must_use]
     pub fn has_integrity(&self) -> bool {
@@ -171,7 +187,7 @@ impl<'a> Message<'a> {
     /// Whether MESSAGE-INTEGRITY is there and made with this key.
     #[must_use]
     pub fn verify_integrity(&self, key: &IntegrityKey) -> bool {
-        self.sha1.is_some_and(|Integrity { at, value }| {
+        self.sha1.is_some_and(|IntegrityAt { at, value }| {
             value.len() == SHA1_BYTES && key.verify_sha1(self.bytes.get(..at).unwrap_or_default(), value)
         })
     }
@@ -179,7 +195,7 @@ impl<'a> Message<'a> {
     /// Whether MESSAGE-INTEGRITY-SHA256 is there and made with this key.
     #[must_use]
     pub fn verify_integrity_sha256(&self, key: &IntegrityKey) -> bool {
-        self.sha256.is_some_and(|Integrity { at, value }| {
+        self.sha256.is_some_and(|IntegrityAt { at, value }| {
             key.verify_sha256(self.bytes.get(..at).unwrap_or_default(), value)
         })
     }

@@ -11,13 +11,15 @@ pub mod framing;
 pub mod header;
 pub mod integrity;
 pub mod message;
+pub mod password_algorithm;
 pub mod writer;
 
 pub use attribute::{Attribute, AttributeType, ErrorCode};
 pub use channel_data::{ChannelData, ChannelNumber};
 pub use header::{Class, Header, Method, TransactionId};
-pub use integrity::IntegrityKey;
+pub use integrity::{Integrity, IntegrityKey};
 pub use message::{Message, ParseError};
+pub use password_algorithm::PasswordAlgorithm;
 pub use writer::{MessageWriter, TooLong};
 
 /// Bytes of the fixed header in front of the attributes.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::address::EncodedAddress;
-use super::integrity::{self, IntegrityKey, SHA256_BYTES};
+use super::integrity::{self, Integrity, IntegrityKey, SHA256_BYTES};
 use super::{AttributeType, Class, ErrorCode, HEADER_BYTES, Header, Method, TransactionId, padded};
 
 /// A message longer than its 16-bit length can say.
@@ -63,6 +63,14 @@ impl<'b> MessageWriter<'b> {
             length += 2;
         }
         self.attribute(AttributeType::UNKNOWN_ATTRIBUTES, value.get(..length).unwrap_or_default())
+    }
+
+    /// Adds one of the two integrities.
+    pub fn sign(&mut self, integrity: Integrity, key: &IntegrityKey) -> &mut Self {
+        match integrity {
+            Integrity::Sha1 => self.integrity(key),
+            Integrity::Sha256 => self.integrity_sha256(key),
+        }
     }
 
     /// Adds MESSAGE-INTEGRITY.

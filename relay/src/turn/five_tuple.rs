@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::auth::Ends;
+
 /// Where a client sends from, as this server sees it: the server-reflexive address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientAddr(pub SocketAddr);
@@ -57,6 +59,14 @@ pub struct FiveTuple {
     pub server: SocketAddr,
     /// What is between them.
     pub transport: Transport,
+}
+
+impl FiveTuple {
+    /// What authentication goes by.
+    #[must_use]
+    pub const fn ends(&self) -> Ends {
+        Ends { client: self.client.0, server: self.server }
+    }
 }
 
 macro_rules! display_as_inner {

@@ -37,12 +37,12 @@ impl<R: CryptoRng> Server<R> {
         let mut reply = Reply::to(flow, message);
         let allocation = self.by_flow.get(&flow).and_then(|id| self.allocations.get(id.0));
         let known = allocation.map(|allocation| &allocation.credential);
-        let authenticated = self.parts.authenticator.authenticate(now.instant, flow.client.0, message, known);
-        let credential = match authenticated {
-            Ok(credential) => credential,
+        let asker = match self.parts.authenticator.authenticate(now.instant, flow.ends(), message, known) {
+            Ok(asker) => asker,
             Err(refusal) => return self.refuse_stranger(now, &reply, refusal),
         };
-        reply.key = Some(credential.key.clone());
+        reply.sign_as(&asker);
+        let credential = asker.credential;
         if message.unknown_attributes(KNOWN).next().is_some() {
             return self.reject_unknown(&reply, message);
         }
@@ -261,9 +261,8 @@ impl<R: CryptoRng> Server<R> {
 
     fn challenge(&mut self, now: Now, reply: &Reply, reject: Reject) {
         self.note_rejected(reply, reject);
-        let authenticator = &self.parts.authenticator;
-        let nonce = authenticator.nonce(now.instant, reply.flow.client.0);
-        let message = reply.challenge(reject, authenticator.realm(), &nonce);
+        let challenge = self.parts.authenticator.challenge(now.instant, reply.flow.ends());
+        let message = reply.challenge(reject, &challenge);
         self.push(Action::Respond { flow: reply.flow, message });
     }
 
@@ -360,6 +359,9 @@ const KNOWN: &[AttributeType] = &[
     AttributeType::EVEN_PORT,
     AttributeType::REQUESTED_TRANSPORT,
     AttributeType::DONT_FRAGMENT,
+    AttributeType::MESSAGE_INTEGRITY_SHA256,
+    AttributeType::PASSWORD_ALGORITHM,
+    AttributeType::USERHASH,
     AttributeType::XOR_MAPPED_ADDRESS,
     AttributeType::RESERVATION_TOKEN,
 ];

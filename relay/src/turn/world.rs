@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use super::*;
-use crate::auth::{self, Authenticator, NonceKey, StaticUser};
+use crate::auth::{self, Authenticator, NonceKey, RealmConfig, StaticUser};
 use crate::clock;
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
@@ -108,13 +108,15 @@ impl World {
             relays: own_relays.clone(),
         });
         let mut rng = ChaCha20Rng::seed_from_u64(42);
-        let auth = auth::Config {
-            realm: REALM.into(),
+        let realm = RealmConfig {
+            name: REALM.into(),
             users: ["alice", "bob"]
                 .map(|name| StaticUser { name: name.into(), password: "wonder".into() })
                 .into(),
             secrets: vec![AuthSecret::new("north").unwrap()],
+            ..RealmConfig::default()
         };
+        let auth = auth::Config { default_realm: realm, ..auth::Config::default() };
         let metrics = Arc::new(WorkerMetrics::default());
         let parts = Parts {
             authenticator: Authenticator::new(auth, NonceKey::new(&mut rng, start)),
@@ -163,7 +165,14 @@ impl World {
     pub(super) fn client_as(&mut self, address: &str, username: &str, password: &str) -> Client {
         let client = ClientAddr(address.parse().unwrap());
         let flow = FiveTuple { client, server: SERVER.parse().unwrap(), transport: Transport::Udp };
-        let nonce = self.server.parts.authenticator.nonce(self.now().instant, client.0).as_bytes().to_vec();
+        let nonce = self
+            .server
+            .parts
+            .authenticator
+            .challenge(self.now().instant, flow.ends())
+            .nonce
+            .as_bytes()
+            .to_vec();
         Client { flow, username: username.into(), password: password.into(), nonce }
     }
 

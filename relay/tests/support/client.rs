@@ -3,11 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
+use farcall_relay::auth::UserHash;
 use farcall_relay::stun::address::EncodedAddress;
 use farcall_relay::stun::framing::{Framed, first_frame};
+use farcall_relay::stun::password_algorithm::PASSWORD_ALGORITHMS;
 use farcall_relay::stun::{
-    AttributeType, ChannelNumber, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method,
-    TransactionId, channel_data,
+    AttributeType, ChannelNumber, Class, ErrorCode, Integrity, IntegrityKey, Message, MessageWriter, Method,
+    PasswordAlgorithm, TransactionId, channel_data,
 };
 
 use super::{DEADLINE, udp_socket};
@@ -47,6 +49,14 @@ pub(crate) struct Client {
     realm: String,
     nonce: Vec<u8>,
     transactions: u64,
+    generation: Generation,
+}
+
+/// Which RFC a client goes by when it authenticates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    Rfc5389,
+    Rfc8489,
 }
 
 impl Client {
@@ -66,7 +76,21 @@ impl Client {
 
     fn new(carrier: Carrier) -> Self {
         let (username, password) = ("alice".into(), "wonder".into());
-        Self { carrier, username, password, realm: String::new(), nonce: Vec::new(), transactions: 0 }
+        let generation = Generation::Rfc5389;
+        Self {
+            carrier,
+            username,
+            password,
+            realm: String::new(),
+            nonce: Vec::new(),
+            transactions: 0,
+            generation,
+        }
+    }
+
+    /// Chooses SHA-256 and hides its name.
+    pub(crate) fn modern(self) -> Self {
+        Self { generation: Generation::Rfc8489, ..self }
     }
 
     pub(crate) fn with_user(mut self, username: &str, password: &str) -> Self {
@@ -205,14 +229,30 @@ impl Client {
             writer.attribute(*kind, value);
         }
         if !self.nonce.is_empty() {
+            let hash = UserHash::of(&self.username, &self.realm);
+            let (algorithm, integrity) = match self.generation {
+                Generation::Rfc5389 => (PasswordAlgorithm::Md5, Integrity::Sha1),
+                Generation::Rfc8489 => (PasswordAlgorithm::Sha256, Integrity::Sha256),
+            };
+            match self.generation {
+                Generation::Rfc5389 => writer.attribute(AttributeType::USERNAME, self.username.as_bytes()),
+                Generation::Rfc8489 => writer
+                    .attribute(AttributeType::USERHASH, hash.as_bytes())
+                    .attribute(AttributeType::PASSWORD_ALGORITHM, &algorithm.to_value())
+                    .attribute(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS),
+            };
             writer
-                .attribute(AttributeType::USERNAME, self.username.as_bytes())
                 .attribute(AttributeType::REALM, self.realm.as_bytes())
                 .attribute(AttributeType::NONCE, &self.nonce)
-                .integrity(&IntegrityKey::long_term_md5(&self.username, &self.realm, &self.password));
+                .sign(integrity, &self.key(algorithm));
         }
         writer.finish().unwrap();
         bytes
+    }
+
+    /// What it makes of its password.
+    pub(crate) fn key(&self, algorithm: PasswordAlgorithm) -> IntegrityKey {
+        IntegrityKey::long_term(algorithm, &self.username, &self.realm, &self.password)
     }
 
     fn exchange(&mut self, request: &[u8]) -> Answer {

@@ -1,6 +1,8 @@
 //! RFC 8489, section 9.2.
 
 use super::*;
+use crate::stun::password_algorithm::PASSWORD_ALGORITHMS;
+use crate::stun::{ErrorCode, Integrity, IntegrityKey, MessageWriter, PasswordAlgorithm};
 
 #[test]
 fn a_request_without_credentials_is_challenged_briefly() {
@@ -11,7 +13,8 @@ fn a_request_without_credentials_is_challenged_briefly() {
     let answer = world.answer();
     assert_eq!(answer.code.unwrap().number(), 401);
     assert_eq!(answer.message().find_text(AttributeType::REALM), Some(REALM));
-    assert!(answer.bytes.len() <= 72, "{}", answer.bytes.len());
+    assert_eq!(answer.message().find(AttributeType::PASSWORD_ALGORITHMS), Some(&PASSWORD_ALGORITHMS[..]));
+    assert_eq!(answer.bytes.len(), 80 + REALM.len().next_multiple_of(4), "README.md says so");
 
     let nonce = answer.message().find(AttributeType::NONCE).unwrap().to_vec();
     let client = Client { nonce, ..client };
@@ -40,6 +43,40 @@ fn answers_to_known_clients_are_signed_and_challenges_are_not() {
     assert!(world.ask(&client, Method::ALLOCATE, udp()).message().verify_integrity(&key), "a 437, too");
     let wrong = Client { password: "guess".into(), ..client };
     assert!(!world.ask(&wrong, Method::REFRESH, vec![]).message().has_integrity());
+}
+
+#[test]
+fn answers_carry_the_integrity_of_the_request() {
+    let mut world = World::new();
+    let client = world.client(CLIENT);
+    let key = IntegrityKey::long_term_sha256(&client.username, REALM, &client.password);
+    let mut ask = |method, attributes: &Attributes| {
+        let mut bytes = Vec::new();
+        let id = world.transaction_id();
+        let mut writer = MessageWriter::new(&mut bytes, Class::Request, method, id);
+        for (kind, value) in attributes {
+            writer.attribute(*kind, value);
+        }
+        writer
+            .attribute(AttributeType::USERNAME, client.username.as_bytes())
+            .attribute(AttributeType::REALM, REALM.as_bytes())
+            .attribute(AttributeType::NONCE, &client.nonce)
+            .attribute(AttributeType::PASSWORD_ALGORITHM, &PasswordAlgorithm::Sha256.to_value())
+            .attribute(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS)
+            .sign(Integrity::Sha256, &key)
+            .finish()
+            .unwrap();
+        world.deliver(client.flow, &bytes);
+        let answer = world.answer();
+        assert!(answer.message().verify_integrity_sha256(&key) && !answer.message().has_integrity());
+        answer.code.map(ErrorCode::number)
+    };
+    assert_eq!(ask(Method::ALLOCATE, &udp()), None);
+    assert_eq!(ask(Method::ALLOCATE, &udp()), Some(437));
+    assert_eq!(ask(Method::REFRESH, &vec![lifetime(0)]), None);
+    // The same user may go on with the other algorithm, which has another key.
+    assert_eq!(ask(Method::ALLOCATE, &udp()), None);
+    assert_eq!(world.code(&client, Method::REFRESH, vec![]), None);
 }
 
 #[test]
@@ -85,7 +122,7 @@ fn integrity_without_a_nonce_is_a_400() {
     let mut world = World::new();
     let client = world.client(CLIENT);
     let mut bytes = Vec::new();
-    crate::stun::MessageWriter::new(&mut bytes, Class::Request, Method::ALLOCATE, TransactionId([1; 12]))
+    MessageWriter::new(&mut bytes, Class::Request, Method::ALLOCATE, TransactionId([1; 12]))
         .attribute(AttributeType::USERNAME, b"alice")
         .integrity(&client.key())
         .finish()

@@ -1,0 +1,180 @@
+//! Who a request is from, in the order of RFC 8489, section 9.2.4, but for one thing: the nonce comes before the name.
+//! Whoever has not shown that it is where it says it is learns nothing of names and passwords, and costs no look-up.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::nonce::{Nonce, NonceKey};
+use super::opaque_string;
+use super::realm::{Realm, RealmConfig};
+use super::user::{Credential, UserHash};
+use crate::stun::password_algorithm::PASSWORD_ALGORITHMS;
+use crate::stun::{AttributeType, Integrity, Message, PasswordAlgorithm};
+
+/// What the operator wrote about credentials.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The realm of every listener that no other is for.
+    pub default_realm: RealmConfig,
+    /// Realms of listeners of their own.
+    pub other_realms: Vec<RealmConfig>,
+}
+
+impl Config {
+    /// Whether there is any credential that would be good.
+    #[must_use]
+    pub fn knows_anybody(&self) -> bool {
+        self.other_realms.iter().chain([&self.default_realm]).any(RealmConfig::knows_anybody)
+    }
+}
+
+/// Between whom a request passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Who asks.
+    pub client: SocketAddr,
+    /// The listener.
+    pub server: SocketAddr,
+}
+
+/// What a stranger is told to come back with.
+#[derive(Debug, Clone, Copy)]
+pub struct Challenge<'a> {
+    /// Where a password counts.
+    pub realm: &'a str,
+    /// To be sent back.
+    pub nonce: Nonce,
+}
+
+/// A request whose sender is known.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// Whose it is.
+    pub credential: Credential,
+    /// Which integrity proves it; the answer has the same.
+    pub integrity: Integrity,
+}
+
+/// Why a request is not from whom it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no integrity, the user is unknown, or the password another: 401, with a challenge.
+    Unauthenticated,
+    /// There is integrity but not what it needs, or not the choice of password algorithms that was offered: 400.
+    Incomplete,
+    /// The nonce is not one of ours, not for this client, or too old: 438, with a challenge.
+    StaleNonce,
+}
+
+/// Checks who a request is from. Clones share the realms.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    /// Of every listener that no other is for.
+    default_realm: Arc<Realm>,
+    other_realms: Arc<[Realm]>,
+    nonces: NonceKey,
+}
+
+impl Authenticator {
+    /// Prepares keys once.
+    #[must_use]
+    pub fn new(config: Config, nonces: NonceKey) -> Self {
+        let Config { default_realm, other_realms } = config;
+        let other_realms = other_realms.into_iter().map(Realm::new).collect();
+        Self { default_realm: Arc::new(Realm::new(default_realm)), other_realms, nonces }
+    }
+
+    /// What to ask of whoever came this way.
+    #[must_use]
+    pub fn challenge(&self, now: Instant, ends: Ends) -> Challenge<'_> {
+        let realm = self.realm(ends.server);
+        Challenge { realm: &realm.name, nonce: self.nonces.make(now, ends.client, realm.features()) }
+    }
+
+    /// Finds out who `message` is from. `known` is the credential of the flow's allocation: it goes on being good
+    /// however its password was made and whether or not it has expired since.
+    pub fn authenticate(
+        &self,
+        now: Instant,
+        ends: Ends,
+        message: &Message<'_>,
+        known: Option<&Credential>,
+    ) -> Result<Authenticated, Refusal> {
+        let integrity = message.integrity().ok_or(Refusal::Unauthenticated)?;
+        let realm = message.find_text(AttributeType::REALM).ok_or(Refusal::Incomplete)?;
+        let nonce = message.find(AttributeType::NONCE).ok_or(Refusal::Incomplete)?;
+        let identity = Identity::of(message).ok_or(Refusal::Incomplete)?;
+        if !self.nonces.check(now, ends.client, nonce) {
+            return Err(Refusal::StaleNonce);
+        }
+        let algorithm = chosen_algorithm(message).ok_or(Refusal::Incomplete)?;
+        let ours = self.realm(ends.server);
+        if *ours.name != *realm {
+            return Err(Refusal::Unauthenticated);
+        }
+        let is_good = |credential: &Credential| message.verify(integrity, &credential.key);
+        let prepared;
+        let name = match identity {
+            Identity::Name(name) if name.is_ascii() => Some(name),
+            Identity::Name(name) => {
+                prepared = opaque_string::prepare(name).map_err(|_| Refusal::Unauthenticated)?;
+                Some(&*prepared)
+            }
+            Identity::Hash(hash) => ours.named_by(&hash),
+        };
+        let is_known = |known: &&Credential| {
+            let is_named = match identity {
+                Identity::Name(_) => name == Some(&*known.user.name),
+                Identity::Hash(hash) => hash == UserHash::of(&known.user.name, &ours.name),
+            };
+            is_named && known.algorithm == algorithm
+        };
+        let known = known.filter(is_known).cloned();
+        let credential = known
+            .into_iter()
+            .chain(name.into_iter().flat_map(|name| ours.credentials(name, algorithm)))
+            .find(is_good)
+            .ok_or(Refusal::Unauthenticated)?;
+        Ok(Authenticated { credential, integrity })
+    }
+
+    fn realm(&self, listener: SocketAddr) -> &Realm {
+        self.other_realms.iter().find(|realm| realm.is_at(listener)).unwrap_or(&self.default_realm)
+    }
+}
+
+/// Whom a request says it is from.
+#[derive(Debug, Clone, Copy)]
+enum Identity<'a> {
+    Name(&'a str),
+    Hash(UserHash),
+}
+
+impl<'a> Identity<'a> {
+    fn of(message: &Message<'a>) -> Option<Self> {
+        match message.find(AttributeType::USERNAME) {
+            Some(name) if name.len() <= MAX_USERNAME_BYTES => str::from_utf8(name).ok().map(Self::Name),
+            Some(_) => None,
+            None => UserHash::parse(message.find(AttributeType::USERHASH)?).map(Self::Hash),
+        }
+    }
+}
+
+/// Whoever says nothing uses MD5, like every client before RFC 8489. Whoever chooses repeats what it had the choice
+/// of: if that is not what we offered, somebody on the way has changed it, and there is no going on.
+fn chosen_algorithm(message: &Message<'_>) -> Option<PasswordAlgorithm> {
+    let offered = message.find(AttributeType::PASSWORD_ALGORITHMS);
+    let chosen = message.find(AttributeType::PASSWORD_ALGORITHM);
+    match (offered, chosen) {
+        (None, None) => Some(PasswordAlgorithm::Md5),
+        (Some(offered), Some(chosen)) if offered == PASSWORD_ALGORITHMS => PasswordAlgorithm::parse(chosen),
+        (Some(_), _) | (_, Some(_)) => None,
+    }
+}
+
+/// RFC 8489, section 14.3.
+const MAX_USERNAME_BYTES: usize = 508;
+
+#[cfg(test)]
+mod tests;
