@@ -83,6 +83,8 @@ pub enum DropReason {
     NoChannel,
     /// Data for a peer that is out of bounds.
     PeerForbidden,
+    /// Data of a user who relays faster than it may.
+    UserLimit,
     /// Data that does not fit into a message for the client.
     TooLong,
     /// A stream client takes data more slowly than it comes; the oldest went.
@@ -92,7 +94,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Malformed, "malformed"),
         (Self::NotARequest, "not_a_request"),
         (Self::SourcePortZero, "source_port_zero"),
@@ -100,6 +102,7 @@ impl DropReason {
         (Self::NoPermission, "no_permission"),
         (Self::NoChannel, "no_channel"),
         (Self::PeerForbidden, "peer_forbidden"),
+        (Self::UserLimit, "user_limit"),
         (Self::TooLong, "too_long"),
         (Self::Backlog, "backlog"),
         (Self::SendFailed, "send_failed"),

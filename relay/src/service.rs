@@ -182,7 +182,7 @@ impl Blueprint {
             ),
             policy,
             budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
-            quota: Quota::new(config.user_quota),
+            quota: Quota::new(config.user_limits),
             own_relays,
         })
     }

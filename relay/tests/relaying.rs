@@ -232,3 +232,35 @@ fn frames_split_and_joined_in_every_way_are_understood() {
         assert_eq!(client.receive().len(), 32);
     }
 }
+
+#[test]
+fn datagrams_past_a_users_limit_go_nowhere_and_are_counted() {
+    let relay = Relay::start_with(&["--allow-peer", "127.0.0.0/8", "--user-packets", "10"]);
+    let (mut client, peer) = (Client::udp(relay.address), udp_socket());
+    client.allocate();
+    assert_eq!(client.bind(0x4000, peer.local_addr().unwrap()), None);
+    for _ in 0..100 {
+        client.send_by_channel(0x4000, b"flood");
+    }
+    // The server answers in order: by now it has decided about all of them.
+    client.ask(Method::REFRESH, &vec![]);
+    let passed = relay.metric("forwarded_datagrams_total{direction=\"to_peer\"}");
+    let dropped = relay.metric("dropped_datagrams_total{reason=\"user_limit\"}");
+    assert_eq!(passed + dropped, 100);
+    assert!((10..90).contains(&passed), "{passed}");
+}
+
+#[test]
+fn both_directions_draw_on_one_users_bandwidth() {
+    let relay = Relay::start_with(&["--allow-peer", "127.0.0.0/8", "--user-bandwidth", "1000"]);
+    let (mut client, peer) = (Client::udp(relay.address), udp_socket());
+    let relayed = client.allocate();
+    assert_eq!(client.bind(0x4000, peer.local_addr().unwrap()), None);
+    client.send_by_channel(0x4000, &[1; 900]);
+    // Uses up a minute: a datagram may cost more than there is left.
+    peer.send_to(&[2; 60_000], relayed).unwrap();
+    assert_eq!(client.receive().len(), 60_004);
+    peer.send_to(&[3; 10], relayed).unwrap();
+    client.send_by_channel(0x4000, &[4; 10]);
+    relay.wait_for_metric("dropped_datagrams_total{reason=\"user_limit\"}", 2);
+}

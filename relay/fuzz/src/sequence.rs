@@ -13,7 +13,7 @@ use farcall_proto::turn_credentials::UnixTime;
 use farcall_relay::auth::{self, Authenticator, NonceKey, RealmConfig, StaticUser};
 use farcall_relay::clock;
 use farcall_relay::metrics::WorkerMetrics;
-use farcall_relay::policy::{OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
+use farcall_relay::policy::{Meter, OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
 use farcall_relay::routes::Routes;
 use farcall_relay::stun::address::EncodedAddress;
 use farcall_relay::stun::{
@@ -319,6 +319,7 @@ impl Stage {
                         self.relays.insert(allocation, relayed.0);
                         self.own_relays.insert(relayed.0);
                     }
+                    let result = result.map(|()| Meter::default());
                     self.server.handle_relay_opened(self.now().instant, allocation, result);
                 }
                 Action::CloseRelay { allocation } => {

@@ -115,7 +115,7 @@ impl Realm {
             PasswordAlgorithm::Md5 => md5,
             PasswordAlgorithm::Sha256 => sha256,
         };
-        Some(Credential { user: user.clone(), key: key.clone(), algorithm, expires_at: None })
+        Some(Credential { user: user.clone(), key: key.clone(), algorithm, expires_at: None, limits: None })
     }
 
     /// What the credential would be under each secret.
@@ -130,7 +130,7 @@ impl Realm {
                 let key = IntegrityKey::long_term(algorithm, name, &self.name, &secret.password(name));
                 let account = if session.is_empty() { name } else { session };
                 let user = User { name: name.into(), account: account.into() };
-                Credential { user, key, algorithm, expires_at: Some(expires_at) }
+                Credential { user, key, algorithm, expires_at: Some(expires_at), limits: None }
             })
         })
     }

@@ -7,6 +7,7 @@ use farcall_proto::turn_credentials::UnixTime;
 use sha2::{Digest, Sha256};
 
 use super::opaque_string::{self, NotOpaque};
+use crate::policy::Limits;
 use crate::stun::{IntegrityKey, PasswordAlgorithm};
 
 /// A user with a password that does not expire.
@@ -61,6 +62,8 @@ pub struct Credential {
     pub algorithm: PasswordAlgorithm,
     /// No new allocation from then on; `None` if it does not expire.
     pub expires_at: Option<UnixTime>,
+    /// What its user may use, where that differs from everybody's. Boxed, since it rarely does.
+    pub limits: Option<Box<Limits>>,
 }
 
 /// The value of USERHASH: a name for those who have a list of names. RFC 8489, section 14.4.

@@ -17,6 +17,7 @@ use farcall_proto::turn_credentials::AuthSecret;
 use ipnet::IpNet;
 
 use crate::auth::{self, RealmConfig};
+use crate::policy::Limits;
 use crate::turn::{ChannelRange, ClassicStun};
 use parse::Parser as FieldParser;
 use raw::Raw;
@@ -61,8 +62,8 @@ pub struct Config {
     pub deny_peers: Vec<IpNet>,
     /// Threads.
     pub workers: NonZeroUsize,
-    /// Allocations per account; none, no limit.
-    pub user_quota: Option<NonZeroU32>,
+    /// What each account may use, unless something else is known of it.
+    pub user_limits: Limits,
     /// Answers per second and prefix to strangers; none, no limit.
     pub unauthenticated_rate: Option<NonZeroU32>,
     /// Which channels may be bound.
@@ -135,7 +136,13 @@ impl TryFrom<Raw> for Config {
             allow_peers: parser.list("allow-peer", raw.allow_peer, parse::cidr),
             deny_peers: parser.list("deny-peer", raw.deny_peer, parse::cidr),
             workers: parser.one("workers", raw.workers, parse::from_str).unwrap_or_else(default_workers),
-            user_quota: parser.one("user-quota", raw.user_quota, parse::limit).unwrap_or_default(),
+            user_limits: Limits {
+                quota: parser.one("user-quota", raw.user_quota, parse::limit).unwrap_or_default(),
+                bandwidth: parser.one("user-bandwidth", raw.user_bandwidth, parse::rate).unwrap_or_default(),
+                packets: parser.one("user-packets", raw.user_packets, parse::rate).unwrap_or_default(),
+                new_peers: parser.one("user-new-peers", raw.user_new_peers, parse::rate).unwrap_or_default(),
+                peers: parser.one("allocation-peers", raw.allocation_peers, parse::limit).unwrap_or_default(),
+            },
             unauthenticated_rate: parser
                 .one("unauthenticated-rate", raw.unauthenticated_rate, parse::limit)
                 .unwrap_or_else(|| NonZeroU32::new(DEFAULT_UNAUTHENTICATED_RATE)),

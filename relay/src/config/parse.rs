@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -119,6 +119,11 @@ pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, Mistake> {
 /// Zero is no limit.
 pub(super) fn limit(text: &str) -> Result<Option<NonZeroU32>, Mistake> {
     Ok(NonZeroU32::new(text.parse()?))
+}
+
+/// A number a second; zero is no limit.
+pub(super) fn rate(text: &str) -> Result<Option<NonZeroU64>, Mistake> {
+    Ok(NonZeroU64::new(text.parse()?))
 }
 
 /// The syntax of `RUST_LOG`.

@@ -75,6 +75,26 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) user_quota: Option<String>,
 
+    /// Bytes of application data per second and user, both directions together; 0 is no limit [default: 0]
+    #[arg(long, env = "FARCALL_RELAY_USER_BANDWIDTH", value_name = "BYTES")]
+    #[serde(deserialize_with = "text")]
+    pub(super) user_bandwidth: Option<String>,
+
+    /// Relayed datagrams per second and user, both directions together; 0 is no limit [default: 0]
+    #[arg(long, env = "FARCALL_RELAY_USER_PACKETS", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) user_packets: Option<String>,
+
+    /// New peer addresses per second and user; 0 is no limit [default: 0]
+    #[arg(long, env = "FARCALL_RELAY_USER_NEW_PEERS", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) user_new_peers: Option<String>,
+
+    /// Peer addresses of one allocation at a time, 1024 at most; 0 is no lower limit [default: 0]
+    #[arg(long, env = "FARCALL_RELAY_ALLOCATION_PEERS", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) allocation_peers: Option<String>,
+
     /// Errors to strangers per second and source prefix (IPv4 /24, IPv6 /56); 0 is no limit [default: 1000]
     #[arg(long, env = "FARCALL_RELAY_UNAUTHENTICATED_RATE", value_name = "N")]
     #[serde(deserialize_with = "text")]
@@ -121,6 +141,10 @@ impl Raw {
             deny_peer: self.deny_peer.or(file.deny_peer),
             workers: self.workers.or(file.workers),
             user_quota: self.user_quota.or(file.user_quota),
+            user_bandwidth: self.user_bandwidth.or(file.user_bandwidth),
+            user_packets: self.user_packets.or(file.user_packets),
+            user_new_peers: self.user_new_peers.or(file.user_new_peers),
+            allocation_peers: self.allocation_peers.or(file.allocation_peers),
             unauthenticated_rate: self.unauthenticated_rate.or(file.unauthenticated_rate),
             rfc5766_channels: self.rfc5766_channels.or(file.rfc5766_channels),
             classic_stun: self.classic_stun.or(file.classic_stun),

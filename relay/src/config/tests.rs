@@ -19,7 +19,7 @@ fn without_a_word_everything_has_its_default() {
         (config.auth.default_realm.name.as_str(), config.relay_ports.clone()),
         ("farcall", 49152..=65535)
     );
-    assert_eq!((config.user_quota, config.unauthenticated_rate), (None, NonZeroU32::new(1000)));
+    assert_eq!((config.user_limits, config.unauthenticated_rate), (Limits::default(), NonZeroU32::new(1000)));
     assert_eq!((config.channels, config.classic_stun), (ChannelRange::Rfc8656, ClassicStun::Silent));
 }
 
@@ -44,6 +44,10 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--deny-peer=1.1.1.1",
         "--workers=3",
         "--user-quota=5",
+        "--user-bandwidth=1000",
+        "--user-packets=50",
+        "--user-new-peers=3",
+        "--allocation-peers=4",
         "--unauthenticated-rate=0",
         "--rfc5766-channels",
         "--classic-stun",
@@ -64,6 +68,10 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         deny-peer = ["1.1.1.1"]
         workers = 3
         user-quota = 5
+        user-bandwidth = 1000
+        user-packets = 50
+        user-new-peers = 3
+        allocation-peers = 4
         unauthenticated-rate = 0
         rfc5766-channels = true
         classic-stun = true
@@ -102,6 +110,10 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--deny-peer=10.0.0.1/8",
         "--workers=0",
         "--user-quota=-1",
+        "--user-bandwidth=10M",
+        "--user-packets=x",
+        "--user-new-peers=0.5",
+        "--allocation-peers=-1",
         "--unauthenticated-rate=many",
         "--rfc5766-channels=2",
         "--classic-stun=maybe",
@@ -125,6 +137,10 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "deny-peer",
             "workers",
             "user-quota",
+            "user-bandwidth",
+            "user-packets",
+            "user-new-peers",
+            "allocation-peers",
             "unauthenticated-rate",
             "rfc5766-channels",
             "classic-stun",

@@ -60,7 +60,11 @@ impl<R: CryptoRng> Engine<R> {
     pub(super) fn handle_peer_datagram(&mut self, allocation: AllocationId, datagram: &mut Datagram) {
         let from = PeerAddr(datagram.from());
         match self.routes.to_client(allocation, from) {
-            Some((flow, channel)) => self.forward_to_client(flow, channel, datagram),
+            Some((flow, channel)) => {
+                if self.may_relay(allocation, datagram.data().len()) {
+                    self.forward_to_client(flow, channel, datagram);
+                }
+            }
             None => {
                 self.server.handle_peer_datagram(allocation, from, datagram.data());
                 self.act();
@@ -161,14 +165,16 @@ impl<R: CryptoRng> Engine<R> {
         while let Some(action) = self.server.poll_action() {
             match action {
                 Action::Respond { flow, message } => self.send_to_client(flow, &message, None),
-                Action::SendToClient { flow, message, data_bytes } => {
-                    self.send_to_client(flow, &message, Some(data_bytes));
+                Action::SendToClient { allocation, flow, message, data_bytes } => {
+                    if self.may_relay(allocation, data_bytes) {
+                        self.send_to_client(flow, &message, Some(data_bytes));
+                    }
                 }
                 Action::SendToPeer { allocation, peer, data, fragmentation } => {
                     self.send_to_peer(allocation, peer, &data, fragmentation);
                 }
-                Action::OpenRelay { allocation, relayed, user } => {
-                    let result = self.relays.open(allocation, relayed, &user);
+                Action::OpenRelay { allocation, relayed, user, limits } => {
+                    let result = self.relays.open(self.now.instant, allocation, relayed, &user, limits);
                     self.server.handle_relay_opened(self.now.instant, allocation, result);
                 }
                 Action::CloseRelay { allocation } => self.relays.close(allocation),
@@ -215,10 +221,23 @@ impl<R: CryptoRng> Engine<R> {
         data: &[u8],
         fragmentation: Fragmentation,
     ) {
+        if !self.may_relay(allocation, data.len()) {
+            return;
+        }
         match self.relays.send(allocation, peer.0, data, fragmentation) {
             Ok(()) => self.metrics.forwarded(Direction::ToPeer, data.len()),
             Err(_) => self.metrics.dropped(DropReason::SendFailed),
         }
+    }
+
+    /// Whether the allocation's user may relay so much now. Every relayed datagram passes here once, whichever way
+    /// and by whichever path it goes.
+    fn may_relay(&self, allocation: AllocationId, data_bytes: usize) -> bool {
+        let is_within = self.relays.may_relay(self.now.instant, allocation, data_bytes);
+        if !is_within {
+            self.metrics.dropped(DropReason::UserLimit);
+        }
+        is_within
     }
 
     /// Takes a connection in; one with the same ends must have been forgotten by its client.

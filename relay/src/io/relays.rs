@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use mio::net::UdpSocket;
 use mio::{Interest, Registry};
@@ -11,7 +12,7 @@ use super::listeners::bind_relay;
 use super::portable;
 use super::token::Source;
 use crate::auth::User;
-use crate::policy::{OwnRelays, Quota, Reservation};
+use crate::policy::{Limits, Meter, OwnRelays, Quota, Reservation};
 use crate::turn::{AllocationId, Fragmentation, RelayError, RelayedAddr};
 
 /// Sockets by allocation, which are small numbers.
@@ -27,8 +28,8 @@ pub(super) struct Relays {
 struct Relay {
     socket: UdpSocket,
     at: RelayedAddr,
-    /// Given back when the socket closes.
-    _reservation: Reservation,
+    /// Given back when the socket closes; what its data is counted with.
+    reservation: Reservation,
 }
 
 impl Relays {
@@ -37,8 +38,17 @@ impl Relays {
     }
 
     /// Opens a socket at this address against this user's quota.
-    pub(super) fn open(&mut self, id: AllocationId, at: RelayedAddr, user: &User) -> Result<(), RelayError> {
-        let reservation = self.quota.reserve(&user.account).ok_or(RelayError::QuotaReached)?;
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        id: AllocationId,
+        at: RelayedAddr,
+        user: &User,
+        limits: Limits,
+    ) -> Result<Meter, RelayError> {
+        let reserved = self.quota.reserve(now, &user.account, limits);
+        let reservation = reserved.ok_or(RelayError::QuotaReached)?;
+        let meter = reservation.meter().clone();
         let socket = bind_relay(at.0).map_err(|error| {
             let is_taken = error.kind() == io::ErrorKind::AddrInUse;
             if is_taken { RelayError::AddressInUse } else { RelayError::Unavailable }
@@ -50,10 +60,16 @@ impl Relays {
             self.sockets.resize_with(id.0 + 1, || None);
         }
         if let Some(slot) = self.sockets.get_mut(id.0) {
-            *slot = Some(Relay { socket, at, _reservation: reservation });
+            *slot = Some(Relay { socket, at, reservation });
             self.own.insert(at.0);
         }
-        Ok(())
+        Ok(meter)
+    }
+
+    /// Whether its user may relay so much now, in either direction.
+    pub(super) fn may_relay(&self, now: Instant, id: AllocationId, bytes: usize) -> bool {
+        let relay = self.sockets.get(id.0).and_then(Option::as_ref);
+        relay.is_none_or(|relay| relay.reservation.meter().take(now, bytes))
     }
 
     /// Closes it.

@@ -2,6 +2,7 @@
 
 use super::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::auth::User;
+use crate::policy::Limits;
 use crate::stun::ChannelNumber;
 
 /// An allocation's number: small, and free for another once its relay is closed.
@@ -20,6 +21,8 @@ pub enum Action {
     },
     /// Send relayed data to a client, who can do without if there is no room.
     SendToClient {
+        /// Whose allocation, on whose meter it counts.
+        allocation: AllocationId,
         /// To whom.
         flow: FiveTuple,
         /// The whole message.
@@ -47,6 +50,8 @@ pub enum Action {
         relayed: RelayedAddr,
         /// Whose quota.
         user: User,
+        /// What that user may use, where it differs from everybody's.
+        limits: Limits,
     },
     /// Close it. The number may be another's from now on.
     CloseRelay {

@@ -9,6 +9,7 @@ use super::ports::PortSequence;
 use super::reply::Reply;
 use super::{AllocationId, FiveTuple, PeerAddr, RelayedAddr, Route};
 use crate::auth::Credential;
+use crate::policy::Meter;
 use crate::stun::{ChannelNumber, TransactionId};
 
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Allocation {
     /// What was granted at first, to answer those alike.
     pub(super) granted: Duration,
     pub(super) phase: Phase,
+    /// What new peers are counted with, once its relay is open.
+    pub(super) meter: Meter,
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
 }

@@ -213,7 +213,7 @@ impl Pair {
         let channel = modelled.channels.iter().find(|(_, to, _)| *to == peer).map(|(channel, _, _)| *channel);
         match &sent[..] {
             [] => assert!(!modelled.permits(peer)),
-            [Action::SendToClient { flow, message, data_bytes: 4 }] => {
+            [Action::SendToClient { flow, message, data_bytes: 4, .. }] => {
                 assert!(modelled.permits(peer));
                 assert_eq!(flow.client.to_string(), CLIENTS[client]);
                 let first = u16::from_be_bytes([message[0], message[1]]);

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::policy::Meter;
+
 /// The permissions of one allocation.
 #[derive(Debug, Default)]
 pub(super) struct Permissions {
@@ -29,10 +31,12 @@ impl Permissions {
         self.expires_at.contains_key(&peer)
     }
 
-    /// Whether these can be added without exceeding what one client may make us remember.
-    pub(super) fn has_room_for(&self, peers: impl Iterator<Item = IpAddr>) -> bool {
+    /// Whether these can be added now, at this rate and without exceeding what one client may make us remember. If
+    /// so, those that are new are paid for.
+    pub(super) fn admit(&self, peers: impl Iterator<Item = IpAddr>, now: Instant, meter: &Meter) -> bool {
         let added = peers.filter(|peer| !self.contains(*peer)).count();
-        self.expires_at.len() + added <= MAX_PERMISSIONS
+        self.expires_at.len() + added <= meter.max_peers().min(MAX_PERMISSIONS)
+            && meter.take_peers(now, added)
     }
 
     /// All of them, with their ends.

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::auth::{Credential, Refusal};
 use crate::metrics::DropReason;
+use crate::policy::Meter;
 use crate::stun::{AttributeType, ChannelNumber, Message, Method, address, u16_at};
 
 impl<R: CryptoRng> Server<R> {
@@ -129,6 +130,7 @@ impl<R: CryptoRng> Server<R> {
             transaction_id: reply.transaction_id,
             granted,
             phase: Phase::Opening { reply: Box::new(reply.clone()), ports },
+            meter: Meter::default(),
             permissions: Permissions::default(),
             channels: Channels::default(),
         });
@@ -186,7 +188,8 @@ impl<R: CryptoRng> Server<R> {
             let peer = peer.ok_or(Reject::BadRequest)?;
             self.check_peer(allocation, peer.0.ip(), None)?;
         }
-        if !allocation.permissions.has_room_for(requested_peers(message).flatten().map(|peer| peer.0.ip())) {
+        let ips = requested_peers(message).flatten().map(|peer| peer.0.ip());
+        if !allocation.permissions.admit(ips, now.instant, &allocation.meter) {
             return Err(Reject::InsufficientCapacity);
         }
         for peer in requested_peers(message).flatten() {
@@ -213,7 +216,7 @@ impl<R: CryptoRng> Server<R> {
             BindError::Conflict => Reject::BadRequest,
             BindError::Full => Reject::InsufficientCapacity,
         })?;
-        if !allocation.permissions.has_room_for(std::iter::once(peer.ip())) {
+        if !allocation.permissions.admit(std::iter::once(peer.ip()), now.instant, &allocation.meter) {
             return Err(Reject::InsufficientCapacity);
         }
         self.permit(now.instant, id, peer.ip());

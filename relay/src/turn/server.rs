@@ -19,7 +19,7 @@ use super::{
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
-use crate::policy::{PeerPolicy, UnauthenticatedBudget};
+use crate::policy::{Meter, PeerPolicy, UnauthenticatedBudget};
 use crate::stun::{
     AttributeType, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId,
     channel_data, classic,
@@ -124,19 +124,21 @@ impl<R: CryptoRng> Server<R> {
             None => self.data_indication(peer, data),
         };
         match message {
-            Some(message) => self.push(Action::SendToClient { flow, message, data_bytes: data.len() }),
+            Some(message) => {
+                self.push(Action::SendToClient { allocation, flow, message, data_bytes: data.len() })
+            }
             None => self.drop_datagram(DropReason::TooLong),
         }
     }
 
-    /// How an `OpenRelay` went.
+    /// How an `OpenRelay` went, and what its user's new peers are counted with.
     pub fn handle_relay_opened(
         &mut self,
         now: Instant,
         allocation: AllocationId,
-        result: Result<(), RelayError>,
+        result: Result<Meter, RelayError>,
     ) {
-        let Some(Allocation { phase: Phase::Opening { reply, ports }, .. }) =
+        let Some(Allocation { phase: Phase::Opening { reply, ports }, meter, .. }) =
             self.allocations.get_mut(allocation.0)
         else {
             return;
@@ -144,7 +146,10 @@ impl<R: CryptoRng> Server<R> {
         let next = ports.next();
         let reply = reply.clone();
         match (result, next) {
-            (Ok(()), _) => self.open(now, allocation, &reply),
+            (Ok(opened), _) => {
+                *meter = opened;
+                self.open(now, allocation, &reply);
+            }
             (Err(RelayError::AddressInUse), Some(port)) => self.request_relay(allocation, port),
             (Err(RelayError::QuotaReached), _) => self.abandon(allocation, &reply, Reject::QuotaReached),
             (Err(RelayError::AddressInUse | RelayError::Unavailable), _) => {
@@ -267,7 +272,8 @@ impl<R: CryptoRng> Server<R> {
         let Some(found) = self.allocations.get_mut(allocation.0) else { return };
         found.relayed.0.set_port(port);
         let (relayed, user) = (found.relayed, found.credential.user.clone());
-        self.push(Action::OpenRelay { allocation, relayed, user });
+        let limits = found.credential.limits.as_deref().copied().unwrap_or_default();
+        self.push(Action::OpenRelay { allocation, relayed, user, limits });
     }
 
     fn open(&mut self, now: Instant, id: AllocationId, reply: &Reply) {

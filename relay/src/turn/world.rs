@@ -12,7 +12,7 @@ use super::*;
 use crate::auth::{self, Authenticator, NonceKey, RealmConfig, StaticUser};
 use crate::clock;
 use crate::metrics::WorkerMetrics;
-use crate::policy::{OwnRelays, PeerPolicy, UnauthenticatedBudget, peer};
+use crate::policy::{Limits, OwnRelays, PeerPolicy, Quota, Reservation, UnauthenticatedBudget, peer};
 use crate::stun::{
     AttributeType, ChannelNumber, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method,
     TransactionId, channel_data,
@@ -68,6 +68,9 @@ pub(super) struct World {
     pub(super) relay_results: Vec<Result<(), RelayError>>,
     pub(super) opened: Vec<RelayedAddr>,
     own_relays: OwnRelays,
+    /// What everybody may use.
+    pub(super) quota: Quota,
+    reservations: Vec<Reservation>,
     next_transaction: u64,
     unread: Vec<Action>,
 }
@@ -133,6 +136,8 @@ impl World {
             relay_results: Vec::new(),
             opened: Vec::new(),
             own_relays,
+            quota: Quota::new(Limits::default()),
+            reservations: Vec::new(),
             next_transaction: 0,
             unread: Vec::new(),
         }
@@ -256,9 +261,16 @@ impl World {
     /// Opens relays as a driver would, and keeps the other actions for reading.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
-            if let Action::OpenRelay { allocation, relayed, .. } = action {
+            if let Action::OpenRelay { allocation, relayed, ref user, limits } = action {
                 let result =
                     if self.relay_results.is_empty() { Ok(()) } else { self.relay_results.remove(0) };
+                let result = result.and_then(|()| {
+                    let reserved = self.quota.reserve(self.start + self.elapsed, &user.account, limits);
+                    let reservation = reserved.ok_or(RelayError::QuotaReached)?;
+                    let meter = reservation.meter().clone();
+                    self.reservations.push(reservation);
+                    Ok(meter)
+                });
                 self.opened.push(relayed);
                 self.own_relays.insert(relayed.0);
                 self.server.handle_relay_opened(self.start + self.elapsed, allocation, result);

@@ -22,7 +22,10 @@ fn a_bound_channel_carries_data_both_ways() {
     );
     world.receive(0, PEER, b"in");
     let message = vec![0x40, 0, 0, 2, b'i', b'n'];
-    assert_eq!(world.actions(), [Action::SendToClient { flow: client.flow, message, data_bytes: 2 }]);
+    assert_eq!(
+        world.actions(),
+        [Action::SendToClient { allocation: AllocationId(0), flow: client.flow, message, data_bytes: 2 }]
+    );
 }
 
 #[test]
@@ -35,7 +38,10 @@ fn channel_data_to_a_stream_is_padded_with_zeros() {
     world.actions();
     world.receive(0, PEER, b"in");
     let message = vec![0x40, 0, 0, 2, b'i', b'n', 0, 0];
-    assert_eq!(world.actions(), [Action::SendToClient { flow: client.flow, message, data_bytes: 2 }]);
+    assert_eq!(
+        world.actions(),
+        [Action::SendToClient { allocation: AllocationId(0), flow: client.flow, message, data_bytes: 2 }]
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn a_send_indication_becomes_a_datagram_and_a_datagram_a_data_indication() {
     );
     world.receive(0, PEER, b"in");
     let actions = world.actions();
-    let [Action::SendToClient { flow, message, data_bytes: 2 }] = &actions[..] else { panic!() };
+    let [Action::SendToClient { flow, message, data_bytes: 2, .. }] = &actions[..] else { panic!() };
     let message = crate::stun::Message::parse(message).unwrap();
     assert_eq!((*flow, message.class(), message.method()), (client.flow, Class::Indication, Method::DATA));
     assert_eq!(message.find(AttributeType::DATA), Some(&b"in"[..]));

@@ -6,6 +6,7 @@ mod binding;
 mod channels;
 mod data;
 mod lifetimes;
+mod limits;
 mod permissions;
 mod policy;
 mod silence;
