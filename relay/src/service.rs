@@ -20,7 +20,7 @@ use crate::io::{Listeners, Worker, WorkerHandle, WorkerParts};
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::telemetry;
-use crate::turn::{self, Addresses, Lifetimes, Parts, Server};
+use crate::turn::{self, Addresses, Discovery, Lifetimes, Parts, Server};
 
 /// Where it serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +29,9 @@ pub struct Ready {
     pub udp: Vec<SocketAddr>,
     /// STUN and TURN over TCP.
     pub tcp: Vec<SocketAddr>,
+    /// The other addresses of behaviour discovery.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alternate: Vec<SocketAddr>,
     /// Metrics over HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
@@ -40,8 +43,12 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let listeners = Listeners::bind(&config.listen, config.workers.get())?;
-    let (udp, tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
+    let (listeners, pairs) = Listeners::bind(&config.listen, &config.alternate_listen, config.workers.get())?;
+    let (mut udp, mut tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
+    let own_listeners: Vec<_> = udp.iter().chain(&tcp).copied().collect();
+    udp.truncate(config.listen.len());
+    tcp.truncate(config.listen.len());
+    let alternate = pairs.iter().map(|pair| pair.alternate).collect();
     let metrics_listener = match config.metrics_listen {
         Some(address) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?)
@@ -50,12 +57,12 @@ pub async fn run(
     };
     let metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let addresses = relay_addresses(&config, &udp)?;
-    let own_listeners = udp.iter().chain(&tcp).chain(&metrics).copied().collect();
-    let blueprint = Blueprint::new(&config, addresses, own_listeners)?;
+    let own_listeners = own_listeners.into_iter().chain(metrics).collect();
+    let blueprint = Blueprint::new(&config, addresses, own_listeners, Discovery::new(pairs))?;
     let mut fleet = Fleet::start(listeners, &blueprint)?;
 
     warn_about(&config);
-    let where_ready = Ready { udp, tcp, metrics };
+    let where_ready = Ready { udp, tcp, alternate, metrics };
     info!(udp = ?where_ready.udp, tcp = ?where_ready.tcp, metrics = ?where_ready.metrics, workers = config.workers, "Serving");
     ready(&where_ready)?;
 
@@ -153,7 +160,12 @@ struct Blueprint {
 }
 
 impl Blueprint {
-    fn new(config: &Config, addresses: Addresses, listeners: Vec<SocketAddr>) -> anyhow::Result<Self> {
+    fn new(
+        config: &Config,
+        addresses: Addresses,
+        listeners: Vec<SocketAddr>,
+        discovery: Discovery,
+    ) -> anyhow::Result<Self> {
         let started = clock::now();
         let ips = [
             addresses.relay_v4.map(IpAddr::V4),
@@ -175,6 +187,7 @@ impl Blueprint {
                 lifetimes: Lifetimes::default(),
                 channels: config.channels,
                 classic_stun: config.classic_stun,
+                discovery,
             },
             authenticator: Authenticator::new(
                 config.auth.clone(),

@@ -7,6 +7,8 @@ mod corpora;
 #[cfg(test)]
 mod coturn;
 #[cfg(test)]
+mod discovery;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod lifecycle;

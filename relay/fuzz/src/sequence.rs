@@ -20,8 +20,8 @@ use farcall_relay::stun::{
     AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId,
 };
 use farcall_relay::turn::{
-    Action, Addresses, AllocationId, ChannelRange, ClassicStun, ClientAddr, Config, FiveTuple, Lifetimes,
-    Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
+    Action, AddressPair, Addresses, AllocationId, ChannelRange, ClassicStun, ClientAddr, Config, Discovery,
+    FiveTuple, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -153,6 +153,10 @@ impl Stage {
             lifetimes: Lifetimes::default(),
             channels: ChannelRange::Rfc8656,
             classic_stun: ClassicStun::Answered,
+            discovery: Discovery::new(vec![AddressPair {
+                primary: SocketAddr::from(([198, 51, 100, 1], 3478)),
+                alternate: SocketAddr::from(([198, 51, 100, 2], 3479)),
+            }]),
         };
         let authenticator = Authenticator::new(auth, nonces);
         let parts = Parts {

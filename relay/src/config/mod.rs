@@ -48,6 +48,8 @@ pub enum LogFormat {
 pub struct Config {
     /// UDP and TCP.
     pub listen: Vec<SocketAddr>,
+    /// What behaviour discovery answers from, at most one a family.
+    pub alternate_listen: Vec<SocketAddr>,
     /// Who clients are.
     pub auth: auth::Config,
     /// Where relay sockets are bound, at most one of each family; none, from the listeners.
@@ -119,6 +121,7 @@ impl TryFrom<Raw> for Config {
         let mut parser = FieldParser::default();
         let config = Self {
             listen: parser.list("listen", raw.listen, parse::from_str),
+            alternate_listen: parser.list("alternate-listen", raw.alternate_listen, parse::from_str),
             auth: auth::Config {
                 default_realm: RealmConfig {
                     name: parser.one("realm", raw.realm, parse::realm).unwrap_or_else(|| "farcall".into()),
@@ -184,6 +187,7 @@ impl Config {
                 }
             }
         }
+        self.check_alternates(parser);
         let mut names: Vec<_> = self.auth.default_realm.users.iter().map(|user| &user.name).collect();
         names.sort_unstable();
         if let Some(name) =
@@ -195,6 +199,31 @@ impl Config {
             if address.port() != 0 && self.listen.iter().take(at).any(|before| before == address) {
                 parser.mistake("listen", format_args!("{address} comes twice"));
             }
+        }
+    }
+
+    /// Each needs a first address to be another than.
+    fn check_alternates(&self, parser: &mut FieldParser) {
+        for (at, alternate) in self.alternate_listen.iter().enumerate() {
+            let is_of_family = |address: &&SocketAddr| address.is_ipv4() == alternate.is_ipv4();
+            let primary = self.listen.iter().find(is_of_family);
+            let is_port_free =
+                |primary: &SocketAddr| alternate.port() == 0 || alternate.port() != primary.port();
+            let mistake = match primary {
+                _ if self.alternate_listen.iter().take(at).any(|before| is_of_family(&before)) => {
+                    "more than one of its family"
+                }
+                _ if alternate.ip().is_unspecified() => "names no IP address",
+                None => "there is no --listen of its family",
+                Some(primary) if primary.ip().is_unspecified() => {
+                    "the first --listen of its family names no IP address"
+                }
+                Some(primary) if primary.ip() == alternate.ip() || !is_port_free(primary) => {
+                    "differs from the first --listen of its family in IP address and port"
+                }
+                Some(_) => continue,
+            };
+            parser.mistake("alternate-listen", format_args!("{alternate}: {mistake}"));
         }
     }
 }

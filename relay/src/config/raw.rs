@@ -13,6 +13,11 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "texts")]
     pub(super) listen: Option<Vec<String>>,
 
+    /// Other IP address and port for behaviour discovery (RFC 5780), one per family of --listen [default: none]
+    #[arg(long, env = "FARCALL_RELAY_ALTERNATE_LISTEN", value_delimiter = ',', value_name = "ADDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) alternate_listen: Option<Vec<String>>,
+
     /// Realm of all credentials [default: farcall]
     #[arg(long, env = "FARCALL_RELAY_REALM")]
     #[serde(deserialize_with = "text")]
@@ -131,6 +136,7 @@ impl Raw {
     pub(super) fn or(self, file: Self) -> Self {
         Self {
             listen: self.listen.or(file.listen),
+            alternate_listen: self.alternate_listen.or(file.alternate_listen),
             realm: self.realm.or(file.realm),
             user: self.user.or(file.user),
             auth_secret: self.auth_secret.or(file.auth_secret),

@@ -34,6 +34,7 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
     let flags = config(&[
         "--listen=127.0.0.1:1,[::1]:1",
         "--listen=127.0.0.1:2",
+        "--alternate-listen=127.0.0.2:2,[::2]:0",
         "--realm=r",
         "--user=a:b:c",
         "--auth-secret=s",
@@ -58,6 +59,7 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
     let file = Config::from_toml(
         r#"
         listen = ["127.0.0.1:1", "[::1]:1", "127.0.0.1:2"]
+        alternate-listen = ["127.0.0.2:2", "[::2]:0"]
         realm = "r"
         user = "a:b:c"
         auth-secret = ["s"]
@@ -100,6 +102,7 @@ fn flags_win_over_the_file() {
 fn every_mistake_is_reported_at_once_and_by_key() {
     let error = config(&[
         "--listen=nowhere",
+        "--alternate-listen=127.0.0.1",
         "--realm=",
         "--user=alice",
         "--auth-secret=",
@@ -127,6 +130,7 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         keys,
         [
             "listen",
+            "alternate-listen",
             "realm",
             "user",
             "auth-secret",
@@ -166,6 +170,28 @@ fn what_only_shows_across_values_is_a_mistake_too() {
 }
 
 #[test]
+fn an_alternate_differs_from_a_listener_of_its_family_in_address_and_port() {
+    for (listen, alternate) in [
+        ("127.0.0.1:1", "127.0.0.1:2"),
+        ("127.0.0.1:1", "127.0.0.2:1"),
+        ("127.0.0.1:1", "[::2]:2"),
+        ("127.0.0.1:1", "0.0.0.0:2"),
+        ("0.0.0.0:1", "127.0.0.2:2"),
+        ("127.0.0.1:1", "127.0.0.2:2,127.0.0.3:3"),
+    ] {
+        let flags = [format!("--listen={listen}"), format!("--alternate-listen={alternate}")];
+        let error = config(&[&flags[0], &flags[1]]).unwrap_err();
+        assert!(error.to_string().starts_with("alternate-listen: "), "{listen} {alternate}: {error}");
+        assert_eq!(error.mistakes().len(), 1, "{error}");
+    }
+    assert!(config(&["--alternate-listen=127.0.0.2:2"]).is_err(), "the default names no address");
+    for alternate in ["127.0.0.2:2", "127.0.0.2:0"] {
+        let alternate = format!("--alternate-listen={alternate}");
+        assert!(config(&["--listen=127.0.0.1:1", &alternate]).is_ok(), "{alternate}");
+    }
+}
+
+#[test]
 fn a_wrong_secret_is_not_repeated_and_a_right_one_not_shown() {
     let error = config(&["--user=hunter2", "--user=:hunter2"]).unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
@@ -175,9 +201,7 @@ fn a_wrong_secret_is_not_repeated_and_a_right_one_not_shown() {
 
 #[test]
 fn unknown_flags_and_keys_are_refused() {
-    for flag in
-        ["--tls-listen=127.0.0.1:1", "--alternate-listen=127.0.0.1:1", "--admin-listen=127.0.0.1:1", "--x"]
-    {
+    for flag in ["--tls-listen=127.0.0.1:1", "--admin-listen=127.0.0.1:1", "--x"] {
         assert!(Args::try_parse_from(["farcall-relay", flag]).is_err(), "{flag}");
     }
     let error = Config::from_toml("tls-listen = \"127.0.0.1:1\"").unwrap_err();

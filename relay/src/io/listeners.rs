@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::turn::AddressPair;
+
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({transport})")]
@@ -12,6 +14,12 @@ pub struct BindError {
     address: SocketAddr,
     transport: &'static str,
     source: io::Error,
+}
+
+impl BindError {
+    fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
 }
 
 /// What one worker listens on: UDP and TCP at each address.
@@ -23,11 +31,17 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds for this many workers. Port 0 becomes one port for UDP and TCP and all workers.
-    pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Self>, BindError> {
-        let first = Self::bind_first(addresses)?;
+    ///
+    /// For each alternate, the first address of its family gets one, and both of them with each other's port as well.
+    pub fn bind(
+        addresses: &[SocketAddr],
+        alternates: &[SocketAddr],
+        workers: usize,
+    ) -> Result<(Vec<Self>, Vec<AddressPair>), BindError> {
+        let (first, pairs) = Self::bind_first(addresses, alternates)?;
         let bound: Vec<_> = first.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         let more = (1..workers).map(|_| Self::bind_again(&bound)).collect::<Result<Vec<_>, _>>()?;
-        Ok(std::iter::once(first).chain(more).collect())
+        Ok((std::iter::once(first).chain(more).collect(), pairs))
     }
 
     /// Where these listen.
@@ -39,10 +53,47 @@ impl Listeners {
         )
     }
 
-    fn bind_first(addresses: &[SocketAddr]) -> Result<Self, BindError> {
-        let pairs = addresses.iter().map(|address| bind_pair(*address)).collect::<Result<Vec<_>, _>>()?;
-        let (udp, tcp) = pairs.into_iter().unzip();
-        Ok(Self { udp, tcp })
+    fn bind_first(
+        addresses: &[SocketAddr],
+        alternates: &[SocketAddr],
+    ) -> Result<(Self, Vec<AddressPair>), BindError> {
+        let has_choice = addresses.iter().chain(alternates).any(|address| address.port() == 0);
+        let mut attempts = 0;
+        loop {
+            match Self::try_bind_first(addresses, alternates) {
+                // The system chose a port that is free at one address alone.
+                Err(error) if has_choice && attempts < MAX_ATTEMPTS && error.is_taken() => attempts += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn try_bind_first(
+        addresses: &[SocketAddr],
+        alternates: &[SocketAddr],
+    ) -> Result<(Self, Vec<AddressPair>), BindError> {
+        let mut bound = Self { udp: Vec::new(), tcp: Vec::new() };
+        let primaries = addresses.iter().map(|address| bound.add(*address)).collect::<Result<Vec<_>, _>>()?;
+        let mut pairs = Vec::new();
+        for alternate in alternates {
+            let primary = primaries.iter().find(|primary| primary.is_ipv4() == alternate.is_ipv4());
+            let Some(primary) = primary.copied() else { continue };
+            let pair = AddressPair { primary, alternate: bound.add(*alternate)? };
+            for mixed in pair.mixed() {
+                bound.add(mixed)?;
+            }
+            pairs.push(pair);
+        }
+        Ok((bound, pairs))
+    }
+
+    /// One more address, and what it came to be.
+    fn add(&mut self, address: SocketAddr) -> Result<SocketAddr, BindError> {
+        let (udp, tcp) = bind_pair(address)?;
+        let bound = udp.local_addr().unwrap_or(address);
+        self.udp.push(udp);
+        self.tcp.push(tcp);
+        Ok(bound)
     }
 
     fn bind_again(addresses: &[SocketAddr]) -> Result<Self, BindError> {
@@ -141,7 +192,7 @@ mod tests {
 
     #[test]
     fn all_workers_share_one_port_for_udp_and_tcp() {
-        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 3).unwrap();
+        let (listeners, _) = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], &[], 3).unwrap();
         let addresses: Vec<_> = listeners.iter().map(Listeners::addresses).collect();
         assert_eq!(addresses.len(), 3);
         assert!(
@@ -152,8 +203,8 @@ mod tests {
     #[test]
     fn a_port_that_another_server_shares_is_not_joined() {
         let address = "127.0.0.1:0".parse().unwrap();
-        let ours = Listeners::bind(&[address], 2).unwrap();
-        let error = Listeners::bind(&ours[0].addresses().0, 2).unwrap_err();
+        let (ours, _) = Listeners::bind(&[address], &[], 2).unwrap();
+        let error = Listeners::bind(&ours[0].addresses().0, &[], 2).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
     }
 }

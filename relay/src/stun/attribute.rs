@@ -9,6 +9,7 @@ pub struct AttributeType(pub u16);
 #[expect(missing_docs, reason = "the names are the RFC's, and say all there is to say")]
 impl AttributeType {
     pub const MAPPED_ADDRESS: Self = Self(0x0001);
+    pub const CHANGE_REQUEST: Self = Self(0x0003);
     pub const USERNAME: Self = Self(0x0006);
     pub const MESSAGE_INTEGRITY: Self = Self(0x0008);
     pub const ERROR_CODE: Self = Self(0x0009);
@@ -29,9 +30,13 @@ impl AttributeType {
     pub const USERHASH: Self = Self(0x001E);
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
+    pub const PADDING: Self = Self(0x0026);
+    pub const RESPONSE_PORT: Self = Self(0x0027);
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
     pub const SOFTWARE: Self = Self(0x8022);
     pub const FINGERPRINT: Self = Self(0x8028);
+    pub const RESPONSE_ORIGIN: Self = Self(0x802B);
+    pub const OTHER_ADDRESS: Self = Self(0x802C);
 }
 
 impl AttributeType {

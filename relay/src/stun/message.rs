@@ -110,6 +110,12 @@ impl<'a> Message<'a> {
         self.header.transaction_id
     }
 
+    /// How long it is, header and all.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether it ended with a FINGERPRINT, which was then right.
     #[must_use]
     pub fn has_fingerprint(&self) -> bool {

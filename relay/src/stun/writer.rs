@@ -48,6 +48,17 @@ impl<'b> MessageWriter<'b> {
         self.attribute(kind, encoded.as_bytes())
     }
 
+    /// Adds an address as it is.
+    pub fn plain_address(&mut self, kind: AttributeType, address: SocketAddr) -> &mut Self {
+        self.attribute(kind, EncodedAddress::plain(address).as_bytes())
+    }
+
+    /// How long the message is so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Adds ERROR-CODE with a reason phrase, which may be empty.
     pub fn error_code(&mut self, code: ErrorCode, reason: &str) -> &mut Self {
         let value = [&code.to_value(), reason.as_bytes()].concat();

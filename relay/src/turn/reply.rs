@@ -59,6 +59,11 @@ impl Reply {
         })
     }
 
+    /// What FINGERPRINT will add.
+    pub(super) fn fingerprint_bytes(&self) -> usize {
+        if self.with_fingerprint { FINGERPRINT_BYTES } else { 0 }
+    }
+
     fn message(&self, class: Class, attributes: impl FnOnce(&mut MessageWriter<'_>)) -> Vec<u8> {
         let mut buffer = Vec::with_capacity(TYPICAL_BYTES);
         let mut writer = MessageWriter::new(&mut buffer, class, self.method, self.transaction_id);
@@ -73,4 +78,5 @@ impl Reply {
     }
 }
 
+const FINGERPRINT_BYTES: usize = 8;
 const TYPICAL_BYTES: usize = 128;

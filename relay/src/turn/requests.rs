@@ -22,9 +22,12 @@ impl<R: CryptoRng> Server<R> {
     /// RFC 8489, section 12: the address, and nothing that would make the answer longer.
     pub(super) fn handle_binding(&mut self, now: Now, flow: FiveTuple, message: &Message<'_>) {
         let reply = Reply::to(flow, message);
+        if self.config.discovery.other_address(flow.server).is_some() {
+            return self.handle_discovery(now, reply, message);
+        }
         if message.unknown_attributes(KNOWN).next().is_some() {
             if self.may_refuse_stranger(now, flow) {
-                self.reject_unknown(&reply, message);
+                self.reject_unknown(&reply, message, KNOWN);
             }
             return;
         }
@@ -45,7 +48,7 @@ impl<R: CryptoRng> Server<R> {
         reply.sign_as(&asker);
         let credential = asker.credential;
         if message.unknown_attributes(KNOWN).next().is_some() {
-            return self.reject_unknown(&reply, message);
+            return self.reject_unknown(&reply, message, KNOWN);
         }
         let handled = match (message.method(), allocation.map(|allocation| allocation.id)) {
             (Method::ALLOCATE, Some(id)) => self.handle_repeated_allocate(&reply, id),
@@ -269,9 +272,9 @@ impl<R: CryptoRng> Server<R> {
         self.push(Action::Respond { flow: reply.flow, message });
     }
 
-    fn reject_unknown(&mut self, reply: &Reply, message: &Message<'_>) {
+    pub(super) fn reject_unknown(&mut self, reply: &Reply, message: &Message<'_>, known: &[AttributeType]) {
         self.reject_with(reply, Reject::UnknownAttributes, |writer| {
-            writer.unknown_attributes(message.unknown_attributes(KNOWN));
+            writer.unknown_attributes(message.unknown_attributes(known));
         });
     }
 }
@@ -345,7 +348,7 @@ const UDP: u8 = 17;
 const RESERVE_NEXT: u8 = 0x80;
 
 /// Comprehension-required attributes this server knows, whether or not it has a use for them where they stand.
-const KNOWN: &[AttributeType] = &[
+pub(super) const KNOWN: &[AttributeType] = &[
     AttributeType::MAPPED_ADDRESS,
     AttributeType::USERNAME,
     AttributeType::MESSAGE_INTEGRITY,

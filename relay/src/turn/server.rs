@@ -14,8 +14,8 @@ use super::allocation::{Allocation, Phase};
 use super::deadlines::{Deadlines, Expiry};
 use super::reply::Reply;
 use super::{
-    Action, Addresses, AllocationId, ChannelRange, FiveTuple, Fragmentation, Lifetimes, PeerAddr, Reject,
-    RelayError, RelayedAddr, Transport,
+    Action, Addresses, AllocationId, ChannelRange, Discovery, FiveTuple, Fragmentation, Lifetimes, PeerAddr,
+    Reject, RelayError, RelayedAddr, Transport,
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
@@ -36,6 +36,8 @@ pub struct Config {
     pub channels: ChannelRange,
     /// What to do about RFC 3489.
     pub classic_stun: ClassicStun,
+    /// From where else Bindings are answered.
+    pub discovery: Discovery,
 }
 
 /// What to do about Bindings in the manner of RFC 3489.
@@ -405,14 +407,16 @@ impl<R: CryptoRng> Server<R> {
 
     /// Whether a stranger may be told no. Whoever completed a handshake is where it says it is.
     pub(super) fn may_refuse_stranger(&self, now: Now, flow: FiveTuple) -> bool {
-        if flow.transport.has_proven_source() {
-            return true;
-        }
-        let is_within = self.parts.budget.take(now.instant, flow.client.0.ip());
+        let is_within = self.is_within_budget(now, flow);
         if !is_within {
             self.drop_datagram(DropReason::UnauthenticatedRate);
         }
         is_within
+    }
+
+    /// Draws on what the prefix of a client that has proven nothing gets.
+    pub(super) fn is_within_budget(&self, now: Now, flow: FiveTuple) -> bool {
+        flow.transport.has_proven_source() || self.parts.budget.take(now.instant, flow.client.0.ip())
     }
 
     pub(super) fn drop_datagram(&self, reason: DropReason) {

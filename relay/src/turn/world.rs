@@ -98,6 +98,7 @@ impl World {
             lifetimes: Lifetimes::default(),
             channels: ChannelRange::Rfc8656,
             classic_stun: ClassicStun::Silent,
+            discovery: Discovery::default(),
         };
         change(&mut config);
         let own =

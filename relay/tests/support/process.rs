@@ -17,6 +17,7 @@ pub(crate) struct Relay {
     child: Child,
     pub(crate) address: SocketAddr,
     metrics: SocketAddr,
+    alternate: Option<SocketAddr>,
 }
 
 impl Relay {
@@ -49,11 +50,17 @@ impl Relay {
         let udp: SocketAddr = address(&ready["ready"]["udp"][0]).expect("an UDP address");
         assert_eq!(address(&ready["ready"]["tcp"][0]), Some(udp), "one port for both");
         let metrics = address(&ready["ready"]["metrics"]).expect("a metrics address");
-        Self { child, address: udp, metrics }
+        let alternate = address(&ready["ready"]["alternate"][0]);
+        Self { child, address: udp, metrics, alternate }
     }
 
     pub(crate) fn port(&self) -> String {
         self.address.port().to_string()
+    }
+
+    /// The other address of behaviour discovery.
+    pub(crate) fn alternate(&self) -> SocketAddr {
+        self.alternate.expect("an alternate address")
     }
 
     pub(crate) fn metrics_address(&self) -> SocketAddr {

@@ -5,6 +5,7 @@ mod authentication;
 mod binding;
 mod channels;
 mod data;
+mod discovery;
 mod lifetimes;
 mod limits;
 mod permissions;
