@@ -13,7 +13,9 @@ fn binding(number: u8, attributes: &[(AttributeType, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer =
         MessageWriter::new(&mut bytes, Class::Request, Method::BINDING, TransactionId([number; 12]));
-    attributes.iter().for_each(|(kind, value)| drop(writer.attribute(*kind, value)));
+    for (kind, value) in attributes {
+        writer.attribute(*kind, value);
+    }
     writer.finish().unwrap();
     bytes
 }
