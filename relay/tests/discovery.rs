@@ -95,7 +95,6 @@ fn natdiscovery_finds_no_nat() {
     for line in ["NAT with Endpoint Independent Mapping!", "NAT with Endpoint Independent Filtering!"] {
         assert!(said.contains(line), "{line} in\n{said}");
     }
-    assert!(said.contains("RFC 5780 request"), "{said}");
 }
 
 #[test]
