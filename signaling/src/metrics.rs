@@ -14,6 +14,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections turned away at the limit.
     pub connections_refused: Counter,
+    /// Whether the place where sessions are can be reached.
+    pub backplane_reached: Gauge,
     /// Streams that are open.
     pub streams: Gauge,
     /// Good frames from participants, repeated ones among them.
@@ -51,6 +53,8 @@ impl Metrics {
             "Connections turned away at the limit.",
             &self.connections_refused,
         );
+        let help = "Whether the place where sessions are can be reached.";
+        page.gauge("backplane_reached", help, self.backplane_reached.value());
         page.gauge("streams", "Open streams.", self.streams.value());
         if let Some(Occupancy { rooms, sessions }) = occupancy {
             page.gauge("rooms", "Rooms with somebody in them.", rooms);

@@ -15,7 +15,7 @@ use crate::room::{
 pub(super) trait Stage {
     type Backplane: Backplane;
 
-    fn new() -> Self;
+    async fn new() -> Self;
     fn backplane(&self) -> &Self::Backplane;
     async fn pass(&self, time: Duration);
 }
@@ -57,7 +57,7 @@ macro_rules! suite {
     ($stage:ty: $($test:ident),+ $(,)?) => {
         $(#[tokio::test]
         async fn $test() {
-            $crate::backplane::conformance::$test(&<$stage>::new()).await;
+            $crate::backplane::conformance::$test(&<$stage>::new().await).await;
         })+
     };
 }

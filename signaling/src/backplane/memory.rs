@@ -196,7 +196,7 @@ mod tests {
     impl Stage for Virtual {
         type Backplane = Memory;
 
-        fn new() -> Self {
+        async fn new() -> Self {
             let clock = Clock::manual(Timestamp(1_000_000));
             let bounds = Bounds { rooms: 100, sessions: 100 };
             Self { backplane: Memory::new(LIMITS, bounds, clock.clone()), clock }
@@ -234,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn ids_that_were_not_made_here_are_nobody() {
-        let memory = Virtual::new().backplane;
+        let memory = Virtual::new().await.backplane;
         for id in ["", "z", "zz", "ff", "é", "00000000000000000000000000000000000", "+1x"] {
             let refused = memory.send(&id.into(), &[0; Secret::LENGTH], Vec::new(), 0).await.unwrap_err();
             assert!(matches!(refused, Failure::Refused(Refusal::SessionNotFound)), "{id}");
@@ -245,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_over_is_over_however_late_the_sweep() {
-        let Virtual { clock, backplane } = Virtual::new();
+        let Virtual { clock, backplane } = Virtual::new().await;
         let (joined, _) = backplane.join(join("red")).await.unwrap();
         backplane.detach(&joined.session, joined.epoch);
         clock.advance(LIMITS.resume_window);

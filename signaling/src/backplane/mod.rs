@@ -9,6 +9,7 @@
 
 mod doorbell;
 mod memory;
+pub mod redis;
 mod shard;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::future::Future;
 
 pub use doorbell::Doorbell;
 pub use memory::{Bounds, Memory};
+pub use redis::Redis;
 
 use crate::room::{Entry, Join, Joined, Outgoing, Refusal, Sent, SessionId, StreamEnd};
 

@@ -12,7 +12,7 @@ impl Shard {
     /// One for every value of a byte: enough that no two busy rooms are likely to wait for one another.
     pub(super) const COUNT: usize = 256;
 
-    pub(super) fn all() -> impl Iterator<Item = Self> {
+    pub(super) fn all() -> impl Iterator<Item = Self> + Clone {
         (0..=u8::MAX).map(Self)
     }
 

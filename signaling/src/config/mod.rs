@@ -17,7 +17,7 @@ use farcall_proto::limits::{
 pub use parse::Mistake;
 pub use raw::{Command, CommandLine, Raw, Text};
 
-use crate::backplane::Bounds;
+use crate::backplane::{Bounds, redis};
 use crate::credentials::{IceServers, JoinTokens, Turn};
 use crate::room::Limits;
 use crate::server::ConnectionLimits;
@@ -34,6 +34,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// What participants are told and asked for.
     pub settings: Settings,
+    /// Where the sessions are.
+    pub backplane: Backplane,
     /// How much there may be in all.
     pub bounds: Bounds,
     /// What strangers may take up.
@@ -44,6 +46,15 @@ pub struct Config {
     pub drain_grace: Duration,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// Where the sessions are.
+#[derive(Debug, Clone)]
+pub enum Backplane {
+    /// In this process.
+    Memory,
+    /// In a store that nodes share.
+    Redis(redis::Address),
 }
 
 /// What is logged, and how.
@@ -83,7 +94,6 @@ impl TryFrom<Raw> for Config {
         for key in raw.unknown.keys() {
             read.mistake(key, "is not a setting of this program");
         }
-        read.backplane(raw.backplane);
         let heartbeat_interval =
             read.duration("heartbeat-interval", raw.heartbeat_interval, Duration::from_secs(20));
         let limits = Limits {
@@ -120,6 +130,7 @@ impl TryFrom<Raw> for Config {
                 ice: IceServers { stun, turn },
                 join_tokens: JoinTokens::new(read.tokens("join-token", raw.join_token)),
             },
+            backplane: read.backplane(raw.backplane),
             bounds: Bounds {
                 rooms: read.number("max-rooms", raw.max_rooms, 1..=usize::MAX, 100_000),
                 sessions: read.number("max-sessions", raw.max_sessions, 1..=usize::MAX, 100_000),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use farcall_proto::turn_credentials::AuthSecret;
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Mistakes, Text};
+use super::{Backplane, LogFormat, Mistakes, Text};
+use crate::backplane::redis::Address;
 use crate::web::Origins;
 
 /// A setting and what is wrong with it. Never holds the value of a secret.
@@ -138,14 +139,19 @@ impl Reader {
         origins
     }
 
-    pub(super) fn backplane(&mut self, text: Option<Text>) {
-        match text.as_ref().map(|Text(text)| text.as_str()) {
-            None | Some("memory") => {}
-            Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => {
-                self.mistake("backplane", "this build keeps sessions in memory only; redis is not supported");
-            }
-            Some(other) => self.mistake("backplane", format!("`{other}` is not known; there is `memory`")),
+    /// Never repeats what was written: it may hold a password.
+    pub(super) fn backplane(&mut self, text: Option<Text>) -> Backplane {
+        let Some(Text(text)) = text else { return Backplane::Memory };
+        let shape = "is neither memory nor redis://HOST[:PORT][/DATABASE], rediss://… or redis+unix:///PATH";
+        match text.split_once("://").map_or(text.as_str(), |(scheme, _)| scheme) {
+            "memory" if text == "memory" => {}
+            "redis" | "rediss" | "redis+unix" => match Address::parse(&text) {
+                Ok(address) => return Backplane::Redis(address),
+                Err(why) => self.mistake("backplane", format!("{shape}: {why}")),
+            },
+            _ => self.mistake("backplane", shape),
         }
+        Backplane::Memory
     }
 
     pub(super) fn log_filter(&mut self, text: Option<Text>) -> String {

@@ -103,8 +103,8 @@ pub struct Raw {
     /// How long streams and calls may take to end when the server stops [default: 5s].
     #[arg(long, env = "FARCALL_SIGNALING_DRAIN_GRACE", value_name = "DURATION", hide_env_values = true)]
     pub(super) drain_grace: Option<Text>,
-    /// Where the sessions are: memory [default: memory].
-    #[arg(long, env = "FARCALL_SIGNALING_BACKPLANE", value_name = "memory", hide_env_values = true)]
+    /// Where the sessions are: memory, or redis://HOST, which several of these servers may share [default: memory].
+    #[arg(long, env = "FARCALL_SIGNALING_BACKPLANE", value_name = "URL", hide_env_values = true)]
     pub(super) backplane: Option<Text>,
     /// Rooms at once [default: 100000].
     #[arg(long, env = "FARCALL_SIGNALING_MAX_ROOMS", value_name = "N", hide_env_values = true)]

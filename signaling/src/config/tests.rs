@@ -69,9 +69,18 @@ fn a_turn_server_needs_a_secret() {
 }
 
 #[test]
-fn redis_is_refused_in_so_many_words() {
-    let found = mistakes(flags(&["--backplane", "redis://localhost"]));
-    assert_eq!(found, ["backplane: this build keeps sessions in memory only; redis is not supported"]);
+fn a_backplane_is_this_process_or_a_redis() {
+    for good in ["memory", "redis://h", "redis://u:p@h:6380/3", "rediss://h", "redis+unix:///run/redis.sock"]
+    {
+        Config::try_from(flags(&["--backplane", good])).unwrap();
+    }
+    for bad in ["", "memory://", "nats://h", "redis:h", "redis://", "redis://h/x", "redis://:sesame@h:port"] {
+        let found = mistakes(flags(&["--backplane", bad]));
+        assert_eq!(found.len(), 1, "{bad}: {found:?}");
+        assert!(found[0].starts_with("backplane: is neither") && !found[0].contains("sesame"), "{found:?}");
+    }
+    let with_password = Config::try_from(flags(&["--backplane", "redis://:sesame@h"])).unwrap();
+    assert!(!format!("{with_password:?}").contains("sesame"));
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub struct ParticipantEvent {
 
 impl ParticipantEvent {
     /// Takes `others` from after this event to before it.
-    pub(super) fn undo(&self, others: &mut Vec<Member>) {
+    fn undo(&self, others: &mut Vec<Member>) {
         let at = others.iter().position(|other| other.session == self.member.session);
         match (self.before, at.and_then(|at| others.get_mut(at))) {
             (None, _) => others.retain(|other| other.session != self.member.session),
@@ -76,4 +76,15 @@ impl ParticipantEvent {
             (Some(before), None) => others.push(Member { presence: before, ..self.member.clone() }),
         }
     }
+}
+
+/// Takes `others` from after the events, the newest of which comes first, to before them.
+pub(crate) fn undo_events<'a>(
+    others: &mut Vec<Member>,
+    newest_first: impl IntoIterator<Item = &'a ParticipantEvent>,
+) {
+    for event in newest_first {
+        event.undo(others);
+    }
+    others.sort_by_key(|other| other.ordinal);
 }

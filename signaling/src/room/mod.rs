@@ -25,11 +25,12 @@ mod session;
 mod timestamp;
 
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
 
 pub use call::{Action, Fresh, Join, Joined, Limits, Outcome, Outgoing, Resume, Sent, Vacancy};
+pub(crate) use event::undo_events;
 pub use event::{LeaveReason, Member, ParticipantEvent, Presence, Profile};
 pub use id::{RoomKey, Secret, SessionId};
 pub use log::{Body, Entry};

@@ -7,6 +7,7 @@ use super::session::{Line, Session};
 use super::{
     Action, Body, Entry, Fresh, Join, Joined, LeaveReason, Limits, Member, Outcome, Outgoing,
     ParticipantEvent, Presence, Refusal, RoomKey, Sent, SessionId, StreamEnd, Timestamp, Vacancy,
+    undo_events,
 };
 
 /// Rooms with the sessions in them. See the module for what it promises.
@@ -288,20 +289,18 @@ impl Rooms {
     }
 
     /// Everybody else in the room, before the frames that follow `cursor` said how that changed.
-    fn others_as_of(&self, cursor: u64, session: &Session) -> Vec<Member> {
+    fn others_as_of<'a>(&self, cursor: u64, session: &'a Session) -> Vec<Member> {
         let members = self.rooms.get(&session.room).map_or(&[][..], |room| &room.members);
         let mut others: Vec<Member> = members
             .iter()
             .filter(|id| **id != session.member.session)
             .filter_map(|id| self.sessions.get(id).map(|other| other.member.clone()))
             .collect();
-        for entry in session.log.after(cursor).rev() {
-            match &entry.body {
-                Body::Participant(event) => event.undo(&mut others),
-                Body::Message { .. } => {}
-            }
-        }
-        others.sort_by_key(|other| other.ordinal);
+        let event = |entry: &'a Entry| match &entry.body {
+            Body::Participant(event) => Some(event),
+            Body::Message { .. } => None,
+        };
+        undo_events(&mut others, session.log.after(cursor).rev().filter_map(event));
         others
     }
 

@@ -54,6 +54,9 @@ async fn answer<B: Backplane>(
         (&Method::GET, "/healthz") if context.draining.has_begun() => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
         }
+        (&Method::GET, "/healthz") if context.metrics.backplane_reached.value() == 0 => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the backplane cannot be reached\n".into())
+        }
         (&Method::GET, "/healthz") => (StatusCode::OK, "ok\n".into()),
         _ => (StatusCode::NOT_FOUND, "there are /metrics and /healthz\n".into()),
     };

@@ -5,6 +5,7 @@
 
 mod admin;
 mod connection;
+mod sweeper;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,17 +16,18 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic_health::ServingStatus;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::backplane::{Backplane, Memory};
+use crate::backplane::{Backplane, Memory, Redis};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::Dispatch;
 use crate::metrics::Metrics;
 use crate::service::Context;
 pub use connection::ConnectionLimits;
 use connection::Connections;
+use sweeper::Sweeper;
 
 /// Where the server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -43,6 +45,26 @@ pub async fn run(
     ready: impl FnOnce(Ready),
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let (clock, limits, bounds) = (Clock::real(), config.settings.limits, config.bounds);
+    match config.backplane.clone() {
+        config::Backplane::Memory => {
+            let memory = Memory::new(limits, bounds, clock.clone());
+            run_on(memory, clock, config, ready, shutdown).await
+        }
+        config::Backplane::Redis(address) => {
+            let redis = Redis::start(address, limits, bounds).await;
+            run_on(redis, clock, config, ready, shutdown).await
+        }
+    }
+}
+
+async fn run_on<B: Backplane>(
+    backplane: B,
+    clock: Clock,
+    config: Config,
+    ready: impl FnOnce(Ready),
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let listener = bind(config.listen).await?;
     let admin_listener = match config.metrics_listen {
         Some(address) => Some(bind(address).await?),
@@ -53,11 +75,10 @@ pub async fn run(
         metrics: admin_listener.as_ref().map(TcpListener::local_addr).transpose()?,
     };
 
-    let clock = Clock::real();
     let (drain, draining) = Drain::new();
     let metrics = Arc::new(Metrics::default());
     let context = Arc::new(Context {
-        backplane: Memory::new(config.settings.limits, config.bounds, clock.clone()),
+        backplane,
         settings: config.settings,
         clock,
         metrics: metrics.clone(),
@@ -67,7 +88,8 @@ pub async fn run(
         warn!("Without a join token, whoever knows a room's name may enter it");
     }
     let (dispatch, health) = Dispatch::new(context.clone(), config.web).await?;
-    let sweeper = Owned(tokio::spawn(sweep(context.clone())));
+    let sweeper = Sweeper::new(context.clone(), health.clone()).await;
+    let sweeper = Owned(tokio::spawn(sweeper.sweep()));
     let admin = admin_listener.map(|listener| Owned(tokio::spawn(admin::serve(listener, context.clone()))));
     let mut connections = Connections::new(config.connections, dispatch, metrics, draining);
 
@@ -77,33 +99,18 @@ pub async fn run(
 
     drop(listener);
     info!(streams = context.metrics.streams.value(), grace = ?config.drain_grace, "Draining");
-    health.set_service_status("", ServingStatus::NotServing).await;
-    health.set_service_status(SERVICE, ServingStatus::NotServing).await;
     drain.begin();
+    sweeper::show(&health, ServingStatus::NotServing).await;
     let cut = connections.drain(config.drain_grace).await;
     info!(connections_cut = cut, "Stopped");
+    // What ended just now is for the other nodes to know.
+    let _ = tokio::time::timeout(LAST_WORDS, context.backplane.sweep()).await;
     drop((sweeper, admin));
     Ok(())
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-}
-
-/// Lets time pass for the sessions.
-async fn sweep<B: Backplane>(context: Arc<Context<B>>) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut reached = true;
-    loop {
-        ticks.tick().await;
-        match (context.backplane.sweep().await, reached) {
-            (Ok(()), false) => info!("The backplane is back"),
-            (Err(error), true) => error!(%error, "Leases are not being swept"),
-            (Ok(()), true) | (Err(_), false) => continue,
-        }
-        reached = !reached;
-    }
 }
 
 /// A task that ends with its owner.
@@ -115,6 +122,5 @@ impl Drop for Owned {
     }
 }
 
-const SERVICE: &str = "farcall.signaling.v1.SignalingService";
-/// How late a lease may be noticed to have run out.
-const SWEEP: Duration = Duration::from_millis(100);
+/// How long the store may take to be told of the last streams.
+const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -104,7 +104,7 @@ async fn bad_usage_is_64_and_help_is_not() {
     for (flags, expected) in [
         (&["--nonsense"][..], 64),
         (&["nonsense"], 64),
-        (&["--backplane", "redis://localhost"], 64),
+        (&["--backplane", "nats://localhost"], 64),
         (&["--config", "/does/not/exist"], 64),
         (&["--help"], 0),
         (&["--version"], 0),

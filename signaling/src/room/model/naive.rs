@@ -7,29 +7,29 @@ use super::super::{
     SessionId, StreamEnd, Timestamp,
 };
 
-pub(super) struct Naive {
+pub(crate) struct Naive {
     limits: Limits,
     /// Everybody there ever was, in the order of joining.
-    pub(super) sessions: Vec<Session>,
+    pub(crate) sessions: Vec<Session>,
 }
 
-pub(super) struct Session {
-    pub(super) room: RoomKey,
+pub(crate) struct Session {
+    pub(crate) room: RoomKey,
     request_id: Option<Box<str>>,
-    pub(super) member: Member,
-    pub(super) life: Life,
-    pub(super) epoch: u64,
-    pub(super) taken: u64,
+    pub(crate) member: Member,
+    pub(crate) life: Life,
+    pub(crate) epoch: u64,
+    pub(crate) taken: u64,
     undelivered: BTreeSet<u64>,
     /// The others when it came in.
     found: Vec<Member>,
     /// Whatever was said to it since: the frame with `seq` n is at n - 1.
-    pub(super) said: Vec<Body>,
-    pub(super) acked: u64,
+    pub(crate) said: Vec<Body>,
+    pub(crate) acked: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(crate) enum Life {
     Attached {
         heard_at: Timestamp,
     },
@@ -45,30 +45,30 @@ pub(super) enum Life {
 }
 
 impl Naive {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, sessions: Vec::new() }
     }
 
-    pub(super) fn find(&self, id: &SessionId) -> Option<usize> {
+    pub(crate) fn find(&self, id: &SessionId) -> Option<usize> {
         self.sessions.iter().position(|session| session.member.session == *id)
     }
 
-    pub(super) fn live(&self, at: usize) -> bool {
+    pub(crate) fn live(&self, at: usize) -> bool {
         matches!(self.sessions[at].life, Life::Attached { .. } | Life::Detached { .. })
     }
 
-    pub(super) fn members(&self, room: &RoomKey) -> Vec<usize> {
+    pub(crate) fn members(&self, room: &RoomKey) -> Vec<usize> {
         (0..self.sessions.len()).filter(|at| self.live(*at) && self.sessions[*at].room == *room).collect()
     }
 
-    pub(super) fn others(&self, at: usize) -> Vec<usize> {
+    pub(crate) fn others(&self, at: usize) -> Vec<usize> {
         let mut members = self.members(&self.sessions[at].room);
         members.retain(|member| *member != at);
         members
     }
 
     /// The others as `at` knows them once it has processed everything up to `seq`.
-    pub(super) fn known_others(&self, at: usize, seq: u64) -> Vec<Member> {
+    pub(crate) fn known_others(&self, at: usize, seq: u64) -> Vec<Member> {
         let session = &self.sessions[at];
         let mut known = session.found.clone();
         for body in &session.said[..usize::try_from(seq).unwrap()] {
@@ -79,7 +79,7 @@ impl Naive {
         known
     }
 
-    pub(super) fn due(&self, at: usize) -> Option<Timestamp> {
+    pub(crate) fn due(&self, at: usize) -> Option<Timestamp> {
         let Limits { lease, presence_grace, resume_window, .. } = self.limits;
         let session = &self.sessions[at];
         match (session.life, session.member.presence) {
@@ -93,7 +93,7 @@ impl Naive {
         }
     }
 
-    pub(super) fn pass(&mut self, now: Timestamp) {
+    pub(crate) fn pass(&mut self, now: Timestamp) {
         loop {
             let dues = (0..self.sessions.len()).filter_map(|at| self.due(at).map(|due| (due, at)));
             let Some((due, at)) = dues.min().filter(|(due, _)| *due <= now) else { return };
@@ -111,7 +111,7 @@ impl Naive {
         }
     }
 
-    pub(super) fn resumed(&mut self, now: Timestamp, at: usize, received: u64) {
+    pub(crate) fn resumed(&mut self, now: Timestamp, at: usize, received: u64) {
         let session = &mut self.sessions[at];
         session.epoch += 1;
         session.life = Life::Attached { heard_at: now };
@@ -120,7 +120,7 @@ impl Naive {
     }
 
     /// Which session this asks for, and how that is to be called, or why there is none.
-    pub(super) fn join(
+    pub(crate) fn join(
         &self,
         room: &RoomKey,
         request_id: Option<&str>,
@@ -151,7 +151,7 @@ impl Naive {
         }
     }
 
-    pub(super) fn entered(
+    pub(crate) fn entered(
         &mut self,
         now: Timestamp,
         room: RoomKey,
@@ -177,7 +177,7 @@ impl Naive {
         at
     }
 
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
         now: Timestamp,
         at: usize,
@@ -231,7 +231,7 @@ impl Naive {
         Ok(())
     }
 
-    pub(super) fn waiting(&self, at: usize) -> &[Body] {
+    pub(crate) fn waiting(&self, at: usize) -> &[Body] {
         let session = &self.sessions[at];
         &session.said[usize::try_from(session.acked).unwrap()..]
     }
@@ -242,7 +242,7 @@ impl Naive {
         waiting.len() < self.limits.log_frames && bytes + size <= self.limits.log_bytes
     }
 
-    pub(super) fn read(&self, at: usize, epoch: u64) -> Result<(), StreamEnd> {
+    pub(crate) fn read(&self, at: usize, epoch: u64) -> Result<(), StreamEnd> {
         let session = &self.sessions[at];
         match session.life {
             Life::Over => Err(StreamEnd::Forgotten),
@@ -253,7 +253,7 @@ impl Naive {
         }
     }
 
-    pub(super) fn detach(&mut self, now: Timestamp, at: usize, epoch: u64) {
+    pub(crate) fn detach(&mut self, now: Timestamp, at: usize, epoch: u64) {
         let session = &mut self.sessions[at];
         if session.epoch == epoch {
             match session.life {
@@ -264,7 +264,7 @@ impl Naive {
         }
     }
 
-    pub(super) fn show(&mut self, now: Timestamp, at: usize, presence: Presence) {
+    pub(crate) fn show(&mut self, now: Timestamp, at: usize, presence: Presence) {
         let before = std::mem::replace(&mut self.sessions[at].member.presence, presence);
         if before != presence {
             let event = ParticipantEvent { member: self.sessions[at].member.clone(), before: Some(before) };
@@ -272,7 +272,7 @@ impl Naive {
         }
     }
 
-    pub(super) fn end(&mut self, now: Timestamp, at: usize, reason: LeaveReason) {
+    pub(crate) fn end(&mut self, now: Timestamp, at: usize, reason: LeaveReason) {
         if !self.live(at) {
             return;
         }
@@ -304,7 +304,7 @@ impl Naive {
 }
 
 /// What an application does with an event.
-pub(super) fn apply(known: &mut Vec<Member>, event: &ParticipantEvent) {
+pub(crate) fn apply(known: &mut Vec<Member>, event: &ParticipantEvent) {
     known.retain(|member| member.session != event.member.session);
     match event.member.presence {
         Presence::Left(_) => {}

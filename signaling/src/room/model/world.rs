@@ -1,6 +1,6 @@
 //! Clients, a network that does its worst, and the core between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,13 +9,13 @@ use proptest::sample::Index;
 
 use super::naive::{Life, Naive, apply};
 use crate::room::{
-    Action, Body, Entry, Fresh, Join, LeaveReason, Limits, Member, Outcome, Outgoing, Presence, Profile,
-    Refusal, Resume, RoomKey, Rooms, Secret, Sent, SessionId, StreamEnd, Timestamp, Vacancy,
+    Action, Body, Entry, Fresh, Join, Joined, LeaveReason, Limits, Member, Outcome, Outgoing, Presence,
+    Profile, Refusal, Resume, RoomKey, Rooms, Secret, Sent, SessionId, StreamEnd, Timestamp, Vacancy,
 };
 
 /// Something that happens. One that makes no sense at the moment does nothing.
 #[derive(Debug, Clone)]
-pub(super) enum Op {
+pub(crate) enum Op {
     /// A client comes into a room as somebody new. A lost answer leaves it with its request id alone.
     Join { client: usize, room: usize, answered: bool },
     /// A client repeats its last join because it never heard of it, or because the network did.
@@ -43,7 +43,7 @@ pub(super) enum Op {
 }
 
 /// Chooses among them, leaning to what makes things happen.
-pub(super) fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let client = || 0..CLIENTS;
     prop_oneof![
         3 => (client(), 0..ROOMS, prop::bool::weighted(0.8))
@@ -65,7 +65,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub(super) const LIMITS: Limits = Limits {
+pub(crate) const LIMITS: Limits = Limits {
     room_size: 3,
     log_frames: 4,
     log_bytes: 120,
@@ -74,22 +74,106 @@ pub(super) const LIMITS: Limits = Limits {
     lease: Duration::from_millis(600),
 };
 
-pub(super) struct World {
-    pub(super) core: Rooms,
-    pub(super) naive: Naive,
-    pub(super) now: Timestamp,
-    pub(super) clients: Vec<Client>,
+/// What is tried: the core itself, or its rules in another place.
+pub(crate) trait Core {
+    fn handle_join(
+        &mut self,
+        now: Timestamp,
+        join: Join,
+        fresh: Fresh,
+        vacancy: Vacancy,
+    ) -> Result<Joined, Refusal>;
+    fn handle_send(
+        &mut self,
+        now: Timestamp,
+        sender: &SessionId,
+        secret: &[u8],
+        frames: Vec<Outgoing>,
+        ack: u64,
+    ) -> Result<Sent, Refusal>;
+    fn handle_leave(&mut self, now: Timestamp, session: &SessionId, secret: &[u8]) -> Result<(), Refusal>;
+    fn handle_detach(&mut self, now: Timestamp, session: &SessionId, epoch: u64);
+    fn handle_timeout(&mut self, now: Timestamp);
+    fn read(&self, session: &SessionId, epoch: u64, after: u64, max: usize) -> Result<Vec<Entry>, StreamEnd>;
+    /// Who was rung since this was last asked.
+    fn rung(&mut self) -> HashSet<SessionId>;
+    /// What has been acknowledged of a session's log, and what waits in it.
+    fn log(&self, session: &SessionId) -> Option<(u64, Vec<Entry>)>;
+    fn room_count(&self) -> usize;
+    fn session_count(&self) -> usize;
+}
+
+impl Core for Rooms {
+    fn handle_join(
+        &mut self,
+        now: Timestamp,
+        join: Join,
+        fresh: Fresh,
+        vacancy: Vacancy,
+    ) -> Result<Joined, Refusal> {
+        self.handle_join(now, join, fresh, vacancy)
+    }
+
+    fn handle_send(
+        &mut self,
+        now: Timestamp,
+        sender: &SessionId,
+        secret: &[u8],
+        frames: Vec<Outgoing>,
+        ack: u64,
+    ) -> Result<Sent, Refusal> {
+        self.handle_send(now, sender, secret, frames, ack)
+    }
+
+    fn handle_leave(&mut self, now: Timestamp, session: &SessionId, secret: &[u8]) -> Result<(), Refusal> {
+        self.handle_leave(now, session, secret)
+    }
+
+    fn handle_detach(&mut self, now: Timestamp, session: &SessionId, epoch: u64) {
+        self.handle_detach(now, session, epoch);
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) {
+        self.handle_timeout(now);
+    }
+
+    fn read(&self, session: &SessionId, epoch: u64, after: u64, max: usize) -> Result<Vec<Entry>, StreamEnd> {
+        self.read(session, epoch, after, max)
+    }
+
+    fn rung(&mut self) -> HashSet<SessionId> {
+        std::iter::from_fn(|| self.poll_action()).map(|Action::Ring(session)| session).collect()
+    }
+
+    fn log(&self, session: &SessionId) -> Option<(u64, Vec<Entry>)> {
+        self.log(session)
+    }
+
+    fn room_count(&self) -> usize {
+        self.room_count()
+    }
+
+    fn session_count(&self) -> usize {
+        self.session_count()
+    }
+}
+
+pub(crate) struct World<C = Rooms> {
+    pub(crate) core: C,
+    pub(crate) naive: Naive,
+    pub(crate) now: Timestamp,
+    pub(crate) clients: Vec<Client>,
     calls: Vec<Call>,
     /// Every stream that was ever opened and not yet seen to be gone.
-    pub(super) streams: Vec<(SessionId, u64)>,
+    pub(crate) streams: Vec<(SessionId, u64)>,
     requests: u64,
     /// What the last operation came to, for a test to judge.
-    pub(super) happened: Vec<Happened>,
+    pub(crate) happened: Vec<Happened>,
 }
 
 /// What the core answered, next to what the model answered.
 #[derive(Debug)]
-pub(super) enum Happened {
+pub(crate) enum Happened {
     Joined {
         at: usize,
         outcome: Outcome,
@@ -108,7 +192,7 @@ pub(super) enum Happened {
         frames: Vec<Outgoing>,
         got: Result<Sent, Refusal>,
         expected: Result<Sent, Refusal>,
-        before: Box<Rooms>,
+        before: HashMap<SessionId, Vec<Entry>>,
     },
     Forged {
         victim: usize,
@@ -129,18 +213,18 @@ pub(super) enum Happened {
 }
 
 #[derive(Default)]
-pub(super) struct Client {
+pub(crate) struct Client {
     join: Option<(RoomKey, Box<str>, Option<Resume>)>,
-    pub(super) session: Option<SessionId>,
-    pub(super) stream: Option<u64>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) stream: Option<u64>,
     outbox: Vec<Outgoing>,
     said: u64,
     /// The highest `seq` that the application has processed.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// What it has processed in this session.
-    pub(super) seen: Vec<(u64, Body)>,
+    pub(crate) seen: Vec<(u64, Body)>,
     /// The others, as it knows them from its welcome and the events that followed.
-    pub(super) known: Vec<Member>,
+    pub(crate) known: Vec<Member>,
 }
 
 #[derive(Clone)]
@@ -152,9 +236,15 @@ struct Call {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::of(Rooms::new(LIMITS))
+    }
+}
+
+impl<C: Core> World<C> {
+    pub(crate) fn of(core: C) -> Self {
         Self {
-            core: Rooms::new(LIMITS),
+            core,
             naive: Naive::new(LIMITS),
             now: Timestamp(1_000_000),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
@@ -165,7 +255,7 @@ impl World {
         }
     }
 
-    pub(super) fn step(&mut self, op: Op) {
+    pub(crate) fn step(&mut self, op: Op) {
         self.happened.clear();
         let before: Vec<(u64, Life)> = self.news();
         match op {
@@ -234,7 +324,7 @@ impl World {
     }
 
     /// Everybody comes back and reads to the end.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for client in 0..CLIENTS {
             let Some(session) = &self.clients[client].session else { continue };
             if self.naive.live(self.naive.find(session).unwrap()) {
@@ -334,7 +424,7 @@ impl World {
 
     fn arrive(&mut self, call: Call, answered: bool) {
         let at = self.naive.find(&call.session).unwrap();
-        let before = Box::new(self.core.clone());
+        let before = self.logs(at);
         let frames = call.frames.clone();
         let secret = secret_of(&call.session);
         let got = self.core.handle_send(self.now, &call.session, &secret, call.frames, call.ack);
@@ -346,6 +436,13 @@ impl World {
             client.outbox.retain(|frame| frame.client_seq > sent.last_client_seq);
         }
         self.happened.push(Happened::Sent { at, frames, got, expected, before });
+    }
+
+    /// Of everybody in the room of a session.
+    fn logs(&self, at: usize) -> HashMap<SessionId, Vec<Entry>> {
+        let members = self.naive.members(&self.naive.sessions[at].room).into_iter();
+        let ids = members.map(|member| self.naive.sessions[member].member.session.clone());
+        ids.filter_map(|id| self.core.log(&id).map(|(_, waiting)| (id, waiting))).collect()
     }
 
     fn forge(&mut self, client: usize, victim: Index) {
@@ -403,15 +500,12 @@ impl World {
 
     /// Whoever has something new at its door must have heard the bell.
     fn ring(&mut self, before: &[(u64, Life)]) {
-        let mut rung: HashMap<SessionId, ()> = HashMap::new();
-        while let Some(Action::Ring(session)) = self.core.poll_action() {
-            rung.insert(session, ());
-        }
+        let rung = self.core.rung();
         let mut missing = Vec::new();
         for (session, (said, life)) in self.naive.sessions.iter().zip(before) {
             let attached = matches!(life, Life::Attached { .. });
             let told = session.said.len() as u64 > *said || matches!(session.life, Life::Ending { .. });
-            if attached && told && !rung.contains_key(&session.member.session) {
+            if attached && told && !rung.contains(&session.member.session) {
                 missing.push(session.member.session.clone());
             }
         }

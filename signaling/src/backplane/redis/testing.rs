@@ -1,0 +1,76 @@
+//! A Redis server of a test's own.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use super::Address;
+
+/// It dies with the test, and what it knows with it, unless it is told to remember.
+pub(crate) struct Server {
+    process: Child,
+    folder: tempfile::TempDir,
+    remembers: &'static str,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with("no")
+    }
+
+    pub(crate) fn that_remembers() -> Self {
+        Self::start_with("yes")
+    }
+
+    fn start_with(remembers: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { process: run(folder.path(), remembers), folder, remembers }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}/redis.sock", self.folder.path().display())
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        Address::parse(&self.url()).unwrap()
+    }
+
+    pub(crate) fn connection(&self) -> redis::Connection {
+        redis::Client::open(format!("{}?protocol=resp3", self.url())).unwrap().get_connection().unwrap()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.process = run(self.folder.path(), self.remembers);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Ends with the thread of the test, should the test not get to it.
+fn run(folder: &std::path::Path, remembers: &str) -> Child {
+    let mut process = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "redis-server", "--port", "0", "--save", ""])
+        .args(["--appendonly", remembers, "--appendfsync", "always", "--enable-debug-command", "yes"])
+        .args(["--unixsocket", "redis.sock", "--daemonize", "no"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("redis-server is needed: `cargo xtask setup` installs it");
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let ready = lines.any(|line| line.unwrap().contains("eady to accept connections"));
+    assert!(ready, "redis-server did not start: is it installed? `cargo xtask setup` installs it");
+    // Nobody reads on, so whatever else it says is lost rather than waited for.
+    std::thread::spawn(move || lines.for_each(drop));
+    process
+}
