@@ -61,7 +61,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_messages_do_not_shake_the_codec(at in 0usize..9, flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6)) {
+    fn mutated_messages_do_not_shake_the_codec(at in 0usize..11, flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6)) {
         let mut bytes = seeds::codec().swap_remove(at).1;
         for (position, value) in flips {
             let length = bytes.len();

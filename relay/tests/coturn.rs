@@ -1,6 +1,12 @@
 //! Debian's coturn tools, which share no line with this project, find everything in order.
 
 use std::process::Output;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use farcall_relay::auth::{AccessToken, OauthKey};
+use farcall_relay::clock;
 
 use crate::support::{Relay, coturn_tool, echo_peer};
 
@@ -9,7 +15,10 @@ const FLAGS: &[&str] = &["--allow-peer", "127.0.0.0/8", "--rfc5766-channels"];
 
 /// Five clients send a hundred messages each to a peer that echoes; none may be lost.
 fn uclient(credentials: &[&str], options: &[&str]) {
-    let relay = Relay::start_with(FLAGS);
+    uclient_at(&Relay::start_with(FLAGS), credentials, options);
+}
+
+fn uclient_at(relay: &Relay, credentials: &[&str], options: &[&str]) {
     let peer = echo_peer();
     let output = coturn_tool("turnutils_uclient")
         .args(credentials)
@@ -63,6 +72,66 @@ fn uclient_with_ephemeral_credentials() {
 #[test]
 fn uclient_with_ephemeral_credentials_over_tcp() {
     uclient(&["-u", "session", "-W", "north"], &["-t"]);
+}
+
+/// The keys that are built into it, cut to the length of their algorithms as coturn does.
+const OAUTH_KEYS: [&str; 3] = [
+    "north:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+    "union:MTIzNDU2Nzg5MDEyMzQ1Ng==",
+    "oldempire:MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=",
+];
+
+#[test]
+fn uclient_with_access_tokens() {
+    let keys = OAUTH_KEYS.iter().flat_map(|key| ["--oauth-key", key]);
+    let flags = FLAGS.iter().copied().chain(keys).chain(["--oauth-server", "turn.example"]);
+    let relay = Relay::start_with(&flags.collect::<Vec<_>>());
+    uclient_at(&relay, &["-u", "somebody", "-J"], &[]);
+    uclient_at(&relay, &["-u", "somebody", "-J"], &["-t"]);
+}
+
+#[test]
+fn turnutils_oauth_opens_our_tokens_and_we_open_its() {
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let ours = OauthKey::new("north".into(), b"01234567890123456789012345678901").unwrap();
+    let common = [
+        "-i",
+        "turn.example",
+        "-j",
+        "north",
+        "-k",
+        key,
+        "-l",
+        "1400000000",
+        "-m",
+        "2000000000",
+        "-n",
+        "A256GCM",
+    ];
+    let now = clock::unix_time();
+    let made = coturn_tool("turnutils_oauth")
+        .args(["-e"])
+        .args(common)
+        .args(["-o", "MTIzNDU2Nzg5MDEy"])
+        .args(["-p", "WmtzanB3ZW9peFhtdm42NzUzNG0=", "-r", "3600", "-q", &(now.0 << 16).to_string()])
+        .output()
+        .unwrap();
+    let said = text(&made);
+    let token = said.split('"').filter_map(|word| STANDARD.decode(word).ok()).find(|token| token.len() == 64);
+    let token = token.unwrap_or_else(|| panic!("no token in {said}"));
+    let opened = AccessToken::open(&token, &ours, "turn.example").unwrap();
+    assert_eq!((opened.mac_key, opened.timestamp), (b"ZksjpweoixXmvn67534m".to_vec(), now.0 << 16));
+
+    let token = AccessToken::made_at(now, Duration::from_secs(600), b"ZksjpweoixXmvn67534m".to_vec());
+    let sealed = STANDARD.encode(token.seal(&ours, "turn.example", *b"nonce of it.").unwrap());
+    let read = coturn_tool("turnutils_oauth")
+        .args(["-v", "-d"])
+        .args(common)
+        .args(["-t", &sealed])
+        .output()
+        .unwrap();
+    let said = text(&read);
+    assert!(said.contains("lifetime: 600") && said.contains("mac key: ZksjpweoixXmvn67534m"), "{said}");
 }
 
 #[test]

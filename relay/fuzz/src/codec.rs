@@ -1,12 +1,19 @@
 //! Any bytes through everything that reads; what reads as a message is written again and must read the same.
 
+use std::time::Duration;
+
+use farcall_relay::auth::{AccessToken, OauthKey};
 use farcall_relay::stun::{
-    AttributeType, ChannelData, ErrorCode, IntegrityKey, Message, MessageWriter, address, channel_data,
-    classic, framing,
+    AttributeType, ChannelData, ErrorCode, IntegrityKey, Message, MessageWriter, PasswordAlgorithm, address,
+    channel_data, classic, framing,
 };
 
 /// Panics if the codec contradicts itself.
 pub fn run(bytes: &[u8]) {
+    open_token(bytes);
+    if let Some(algorithm) = PasswordAlgorithm::parse(bytes) {
+        assert_eq!(algorithm.to_value(), bytes);
+    }
     if let Ok(message) = Message::parse(bytes) {
         read(&message);
         rewrite(&message);
@@ -34,6 +41,19 @@ fn read(message: &Message<'_>) {
         }
     }
     assert!(message.unknown_attributes(&[]).all(AttributeType::is_comprehension_required));
+}
+
+/// As a token, and as what is inside of one.
+fn open_token(bytes: &[u8]) {
+    let key = OauthKey::new("kid".into(), &[1; 32]).expect("32 bytes");
+    assert!(AccessToken::open(bytes, &key, "fuzz").is_none(), "a forged token");
+    let Some((timestamp, mac_key)) = bytes.split_first_chunk() else { return };
+    let (timestamp, lifetime) = (u64::from_be_bytes(*timestamp), Duration::from_secs(600));
+    let token = AccessToken { mac_key: mac_key.to_vec(), timestamp, lifetime };
+    if let Ok(sealed) = token.seal(&key, "fuzz", [7; 12]) {
+        let opened = AccessToken::open(&sealed, &key, "fuzz");
+        assert_eq!(opened, (!token.mac_key.is_empty()).then_some(token));
+    }
 }
 
 fn rewrite(message: &Message<'_>) {

@@ -22,7 +22,9 @@ pub fn codec() -> Vec<Seed> {
     let vectors = VECTORS.iter().map(|(name, text)| ((*name).to_owned(), bytes_of(text)));
     let channel = ("channel-data".to_owned(), vec![0x40, 0x00, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]);
     let classic = ("classic-binding".to_owned(), [&[0, 1, 0, 0][..], &[7; 16]].concat());
-    vectors.chain([channel, classic]).collect()
+    let algorithm = ("password-algorithm".to_owned(), vec![0, 2, 0, 0]);
+    let token = ("access-token".to_owned(), [&[0, 12][..], &[7; 12], &[9; 50]].concat());
+    vectors.chain([channel, classic, algorithm, token]).collect()
 }
 
 /// Seeds of the sequence target.

@@ -8,9 +8,10 @@ use std::time::Instant;
 use super::nonce::{Nonce, NonceKey};
 use super::opaque_string;
 use super::realm::{Realm, RealmConfig};
-use super::user::{Credential, UserHash};
+use super::user::{Credential, KeySource, UserHash};
 use crate::stun::password_algorithm::PASSWORD_ALGORITHMS;
 use crate::stun::{AttributeType, Integrity, Message, PasswordAlgorithm};
+use crate::turn::Now;
 
 /// What the operator wrote about credentials.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,8 @@ pub struct Challenge<'a> {
     pub realm: &'a str,
     /// To be sent back.
     pub nonce: Nonce,
+    /// For whom whoever gives tokens out should make one, if tokens are good here.
+    pub third_party: Option<&'a str>,
 }
 
 /// A request whose sender is known.
@@ -89,14 +92,19 @@ impl Authenticator {
     #[must_use]
     pub fn challenge(&self, now: Instant, ends: Ends) -> Challenge<'_> {
         let realm = self.realm(ends.server);
-        Challenge { realm: &realm.name, nonce: self.nonces.make(now, ends.client, realm.features()) }
+        Challenge {
+            realm: &realm.name,
+            nonce: self.nonces.make(now, ends.client, realm.features()),
+            third_party: realm.oauth.as_ref().map(|oauth| &*oauth.server_name),
+        }
     }
 
     /// Finds out who `message` is from. `known` is the credential of the flow's allocation: it goes on being good
-    /// however its password was made and whether or not it has expired since.
+    /// however its password was made and whether or not it has expired since; a token's key is good as long as the
+    /// token.
     pub fn authenticate(
         &self,
-        now: Instant,
+        now: Now,
         ends: Ends,
         message: &Message<'_>,
         known: Option<&Credential>,
@@ -105,13 +113,20 @@ impl Authenticator {
         let realm = message.find_text(AttributeType::REALM).ok_or(Refusal::Incomplete)?;
         let nonce = message.find(AttributeType::NONCE).ok_or(Refusal::Incomplete)?;
         let identity = Identity::of(message).ok_or(Refusal::Incomplete)?;
-        if !self.nonces.check(now, ends.client, nonce) {
+        if !self.nonces.check(now.instant, ends.client, nonce) {
             return Err(Refusal::StaleNonce);
         }
         let algorithm = chosen_algorithm(message).ok_or(Refusal::Incomplete)?;
         let ours = self.realm(ends.server);
         if *ours.name != *realm {
             return Err(Refusal::Unauthenticated);
+        }
+        if let Some(token) = message.find(AttributeType::ACCESS_TOKEN) {
+            let Identity::Name(kid) = identity else { return Err(Refusal::Incomplete) };
+            let oauth = ours.oauth.as_ref().ok_or(Refusal::Unauthenticated)?;
+            let credential = oauth.credential(now.unix, kid, token, message, integrity);
+            let credential = credential.ok_or(Refusal::Unauthenticated)?;
+            return Ok(Authenticated { credential, integrity });
         }
         let is_good = |credential: &Credential| message.verify(integrity, &credential.key);
         let prepared;
@@ -128,7 +143,11 @@ impl Authenticator {
                 Identity::Name(_) => name == Some(&*known.user.name),
                 Identity::Hash(hash) => hash == UserHash::of(&known.user.name, &ours.name),
             };
-            is_named && known.algorithm == algorithm
+            is_named
+                && match known.source {
+                    KeySource::Password(with) => with == algorithm,
+                    KeySource::Token => known.bound(now.unix).is_some_and(|left| !left.is_zero()),
+                }
         };
         let known = known.filter(is_known).cloned();
         let credential = known

@@ -1,15 +1,17 @@
-//! Who clients are: long-term credentials, static and ephemeral at once, in realms, and the nonces that go with them.
-//! RFC 8489, section 9.2.
+//! Who clients are: long-term credentials, static and ephemeral at once, in realms, and the nonces that go with them
+//! (RFC 8489, section 9.2); access tokens (RFC 7635).
 //!
 //! Nothing here remembers a client: until somebody sends a nonce back, a stranger costs no memory.
 
+mod access_token;
 mod authenticator;
 mod nonce;
 pub mod opaque_string;
 mod realm;
 mod user;
 
+pub use access_token::{AccessToken, KeyLength, OauthConfig, OauthKey};
 pub use authenticator::{Authenticated, Authenticator, Challenge, Config, Ends, Refusal};
 pub use nonce::{NONCE_LIFETIME, Nonce, NonceKey, SecurityFeatures};
 pub use realm::{ListenerMatch, RealmConfig};
-pub use user::{Credential, StaticUser, User, UserHash};
+pub use user::{Credential, KeySource, StaticUser, User, UserHash};

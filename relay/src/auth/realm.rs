@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use farcall_proto::turn_credentials::{AuthSecret, EphemeralUsername};
 
+use super::access_token::OauthConfig;
 use super::nonce::SecurityFeatures;
-use super::user::{Credential, StaticUser, User, UserHash};
+use super::user::{Credential, KeySource, StaticUser, User, UserHash};
 use crate::stun::{IntegrityKey, PasswordAlgorithm};
 
 /// What the operator wrote about one realm.
@@ -21,13 +22,15 @@ pub struct RealmConfig {
     pub users: Vec<StaticUser>,
     /// Secrets under which ephemeral credentials are good; several, so that one can be replaced by another.
     pub secrets: Vec<AuthSecret>,
+    /// Access tokens, if there are any.
+    pub oauth: Option<OauthConfig>,
 }
 
 impl RealmConfig {
     /// Whether there is any credential that would be good.
     #[must_use]
     pub fn knows_anybody(&self) -> bool {
-        !self.users.is_empty() || !self.secrets.is_empty()
+        !self.users.is_empty() || !self.secrets.is_empty() || self.oauth.is_some()
     }
 }
 
@@ -54,6 +57,7 @@ pub(super) struct Realm {
     users: HashMap<Arc<str>, StaticKeys>,
     by_hash: HashMap<UserHash, Arc<str>>,
     secrets: Vec<AuthSecret>,
+    pub(super) oauth: Option<OauthConfig>,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,7 @@ struct StaticKeys {
 
 impl Realm {
     pub(super) fn new(config: RealmConfig) -> Self {
-        let RealmConfig { name: realm, listeners, users, secrets } = config;
+        let RealmConfig { name: realm, listeners, users, secrets, oauth } = config;
         let users: HashMap<_, _> = users
             .into_iter()
             .map(|StaticUser { name, password }| {
@@ -77,7 +81,7 @@ impl Realm {
             .collect();
         let by_hash = users.values().map(|keys| &keys.user.name);
         let by_hash = by_hash.map(|name| (UserHash::of(name, &realm), Arc::clone(name))).collect();
-        Self { name: realm.into(), listeners, users, by_hash, secrets }
+        Self { name: realm.into(), listeners, users, by_hash, secrets, oauth }
     }
 
     /// Whether it belongs to this listener. One without listeners belongs to none in particular.
@@ -115,7 +119,13 @@ impl Realm {
             PasswordAlgorithm::Md5 => md5,
             PasswordAlgorithm::Sha256 => sha256,
         };
-        Some(Credential { user: user.clone(), key: key.clone(), algorithm, expires_at: None, limits: None })
+        Some(Credential {
+            user: user.clone(),
+            key: key.clone(),
+            source: KeySource::Password(algorithm),
+            expires_at: None,
+            limits: None,
+        })
     }
 
     /// What the credential would be under each secret.
@@ -130,7 +140,13 @@ impl Realm {
                 let key = IntegrityKey::long_term(algorithm, name, &self.name, &secret.password(name));
                 let account = if session.is_empty() { name } else { session };
                 let user = User { name: name.into(), account: account.into() };
-                Credential { user, key, algorithm, expires_at: Some(expires_at), limits: None }
+                Credential {
+                    user,
+                    key,
+                    source: KeySource::Password(algorithm),
+                    expires_at: Some(expires_at),
+                    limits: None,
+                }
             })
         })
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farcall_proto::turn_credentials::UnixTime;
 use sha2::{Digest, Sha256};
@@ -58,12 +59,46 @@ pub struct Credential {
     pub user: User,
     /// What its messages are signed with.
     pub key: IntegrityKey,
-    /// How the key came from a password: under another algorithm it is another key.
-    pub algorithm: PasswordAlgorithm,
+    /// Where the key is from.
+    pub source: KeySource,
     /// No new allocation from then on; `None` if it does not expire.
     pub expires_at: Option<UnixTime>,
     /// What its user may use, where that differs from everybody's. Boxed, since it rarely does.
     pub limits: Option<Box<Limits>>,
+}
+
+impl Credential {
+    /// Whether who has this may use an allocation that `owner` made: the same user. Tokens name their key and no user,
+    /// and the next token of a client may be of the next key, so that any may follow on another.
+    #[must_use]
+    pub fn may_act_for(&self, owner: &Self) -> bool {
+        match (self.source, owner.source) {
+            (KeySource::Token, KeySource::Token) => true,
+            (KeySource::Password(_), KeySource::Password(_)) => self.user.name == owner.user.name,
+            (KeySource::Token, KeySource::Password(_)) | (KeySource::Password(_), KeySource::Token) => false,
+        }
+    }
+
+    /// How much longer an allocation may live for which this stands. RFC 7635, section 5: no longer than a token;
+    /// RFC 8489 knows no such bound for passwords.
+    #[must_use]
+    pub fn bound(&self, now: UnixTime) -> Option<Duration> {
+        match self.source {
+            KeySource::Password(_) => None,
+            KeySource::Token => {
+                self.expires_at.map(|until| Duration::from_secs(until.0.saturating_sub(now.0)))
+            }
+        }
+    }
+}
+
+/// Where a key is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySource {
+    /// A password, by an algorithm under which alone it is this key.
+    Password(PasswordAlgorithm),
+    /// An access token.
+    Token,
 }
 
 /// The value of USERHASH: a name for those who have a list of names. RFC 8489, section 14.4.

@@ -5,6 +5,7 @@
 
 mod parse;
 mod raw;
+mod realm;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +14,14 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use farcall_proto::turn_credentials::AuthSecret;
 use ipnet::IpNet;
 
-use crate::auth::{self, RealmConfig};
+use crate::auth;
 use crate::policy::Limits;
 use crate::turn::{ChannelRange, ClassicStun};
 use parse::Parser as FieldParser;
 use raw::Raw;
+use realm::RawRealm;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -122,15 +123,17 @@ impl TryFrom<Raw> for Config {
         let config = Self {
             listen: parser.list("listen", raw.listen, parse::from_str),
             alternate_listen: parser.list("alternate-listen", raw.alternate_listen, parse::from_str),
-            auth: auth::Config {
-                default_realm: RealmConfig {
-                    name: parser.one("realm", raw.realm, parse::realm).unwrap_or_else(|| "farcall".into()),
-                    users: parser.list("user", raw.user, parse::user),
-                    secrets: parser.list("auth-secret", raw.auth_secret, |text| Ok(AuthSecret::new(text)?)),
-                    ..RealmConfig::default()
+            auth: realm::read(
+                &mut parser,
+                raw.realm,
+                RawRealm {
+                    user: raw.user,
+                    auth_secret: raw.auth_secret,
+                    oauth_key: raw.oauth_key,
+                    oauth_server: raw.oauth_server,
+                    ..RawRealm::default()
                 },
-                other_realms: Vec::new(),
-            },
+            ),
             relay_ips: parser.list("relay-ip", raw.relay_ip, parse::relay_ip),
             external_ips: parser.list("external-ip", raw.external_ip, parse::relay_ip),
             relay_ports: parser
@@ -188,13 +191,6 @@ impl Config {
             }
         }
         self.check_alternates(parser);
-        let mut names: Vec<_> = self.auth.default_realm.users.iter().map(|user| &user.name).collect();
-        names.sort_unstable();
-        if let Some(name) =
-            names.windows(2).find_map(|pair| (pair.first() == pair.get(1)).then(|| pair.first()))
-        {
-            parser.mistake("user", format_args!("{name:?} has more than one password"));
-        }
         for (at, address) in self.listen.iter().enumerate() {
             if address.port() != 0 && self.listen.iter().take(at).any(|before| before == address) {
                 parser.mistake("listen", format_args!("{address} comes twice"));

@@ -7,6 +7,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
@@ -54,7 +56,7 @@ impl Parser {
     }
 
     fn read<T>(&mut self, key: &str, text: &str, read: impl Fn(&str) -> Result<T, Mistake>) -> Option<T> {
-        let is_secret = ["user", "auth-secret"].contains(&key);
+        let is_secret = SECRETS.contains(&key.rsplit('.').next().unwrap_or(key));
         read(text)
             .inspect_err(|error| match is_secret {
                 true => self.mistake(key, error),
@@ -62,6 +64,14 @@ impl Parser {
             })
             .ok()
     }
+}
+
+/// Keys whose values are nobody's business, be they wrong.
+const SECRETS: [&str; 3] = ["user", "auth-secret", "oauth-key"];
+
+/// Any bytes, padded or not.
+pub(super) fn base64(text: &str) -> Result<Vec<u8>, Mistake> {
+    STANDARD_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| "not base64".into())
 }
 
 /// Whatever the type itself takes.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use super::realm::RawRealms;
+
 /// Text as written; `None` where nothing was.
 #[derive(Default, clap::Args, serde::Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -20,8 +22,7 @@ pub(super) struct Raw {
 
     /// Realm of all credentials [default: farcall]
     #[arg(long, env = "FARCALL_RELAY_REALM")]
-    #[serde(deserialize_with = "text")]
-    pub(super) realm: Option<String>,
+    pub(super) realm: Option<RawRealms>,
 
     /// A user with a password; repeat for more (in the environment: one a line)
     #[arg(
@@ -44,6 +45,22 @@ pub(super) struct Raw {
     )]
     #[serde(deserialize_with = "texts")]
     pub(super) auth_secret: Option<Vec<String>>,
+
+    /// Key of OAuth access tokens (RFC 7635), with the times it is good from and until; repeat for more
+    #[arg(
+        long,
+        env = "FARCALL_RELAY_OAUTH_KEY",
+        value_delimiter = '\n',
+        value_name = "KID:BASE64[:FROM-UNTIL]",
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub(super) oauth_key: Option<Vec<String>>,
+
+    /// For whom access tokens are made [default: the realm]
+    #[arg(long, env = "FARCALL_RELAY_OAUTH_SERVER", value_name = "NAME")]
+    #[serde(deserialize_with = "text")]
+    pub(super) oauth_server: Option<String>,
 
     /// Address of relay sockets, at most one IPv4 and one IPv6 [default: as the listeners, else as the route out]
     #[arg(long, env = "FARCALL_RELAY_RELAY_IP", value_delimiter = ',', value_name = "IP")]
@@ -137,7 +154,9 @@ impl Raw {
         Self {
             listen: self.listen.or(file.listen),
             alternate_listen: self.alternate_listen.or(file.alternate_listen),
-            realm: self.realm.or(file.realm),
+            realm: RawRealms::or(self.realm, file.realm),
+            oauth_key: self.oauth_key.or(file.oauth_key),
+            oauth_server: self.oauth_server.or(file.oauth_server),
             user: self.user.or(file.user),
             auth_secret: self.auth_secret.or(file.auth_secret),
             relay_ip: self.relay_ip.or(file.relay_ip),
@@ -169,12 +188,12 @@ impl fmt::Debug for Raw {
 }
 
 /// A file may say `4` where a flag says "4".
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     deserializer.deserialize_any(TextVisitor).map(Some)
 }
 
 /// One, or a list.
-fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     deserializer.deserialize_any(TextsVisitor).map(Some)
 }
 

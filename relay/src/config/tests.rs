@@ -3,6 +3,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::auth::ListenerMatch;
 
 fn config(flags: &[&str]) -> Result<Config, ConfigError> {
     match Args::try_parse_from([&["farcall-relay"], flags].concat()) {
@@ -38,6 +39,8 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--realm=r",
         "--user=a:b:c",
         "--auth-secret=s",
+        "--oauth-key=north:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        "--oauth-server=turn.example",
         "--relay-ip=10.0.0.1",
         "--external-ip=1.2.3.4",
         "--relay-ports=1-9",
@@ -63,6 +66,8 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         realm = "r"
         user = "a:b:c"
         auth-secret = ["s"]
+        oauth-key = "north:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+        oauth-server = "turn.example"
         relay-ip = "10.0.0.1"
         external-ip = "1.2.3.4"
         relay-ports = "1-9"
@@ -106,6 +111,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--realm=",
         "--user=alice",
         "--auth-secret=",
+        "--oauth-key=north:AAAA",
+        "--oauth-server=",
         "--relay-ip=0.0.0.0",
         "--external-ip=x",
         "--relay-ports=9-1",
@@ -134,6 +141,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "realm",
             "user",
             "auth-secret",
+            "oauth-key",
+            "oauth-server",
             "relay-ip",
             "external-ip",
             "relay-ports",
@@ -193,7 +202,7 @@ fn an_alternate_differs_from_a_listener_of_its_family_in_address_and_port() {
 
 #[test]
 fn a_wrong_secret_is_not_repeated_and_a_right_one_not_shown() {
-    let error = config(&["--user=hunter2", "--user=:hunter2"]).unwrap_err();
+    let error = config(&["--user=hunter2", "--user=:hunter2", "--oauth-key=x:hunter2"]).unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
     let config = config(&["--user=alice:hunter2", "--auth-secret=hunter2"]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
@@ -207,4 +216,69 @@ fn unknown_flags_and_keys_are_refused() {
     let error = Config::from_toml("tls-listen = \"127.0.0.1:1\"").unwrap_err();
     assert!(error.to_string().contains("tls-listen"), "{error}");
     assert!(config(&["--config", "/nonexistent/relay.toml"]).unwrap_err().to_string().contains("relay.toml"));
+}
+
+const REALMS: &str = r#"
+user = "flag:1"
+
+[[realm]]
+name = "default.example"
+user = ["alice:1"]
+auth-secret = "s"
+
+[[realm]]
+name = "one.example"
+listen = ["10.0.0.1", ":3479", "10.0.0.2:3480", "[::1]:3481"]
+user = ["alice:2", "bob:3"]
+
+[[realm]]
+name = "two.example"
+listen = ":3482"
+oauth-key = "north:MTIzNDU2Nzg5MDEyMzQ1Ng==:1700000000-"
+"#;
+
+#[test]
+fn realms_come_in_tables_and_flags_speak_of_the_default_one() {
+    let auth = Config::from_toml(REALMS).unwrap().auth;
+    assert_eq!(auth.default_realm.name, "default.example");
+    assert_eq!(auth.default_realm.users[0].name, "flag", "what stands outside of tables wins");
+    assert_eq!(auth.default_realm.secrets.len(), 1);
+    let [one, two] = &auth.other_realms[..] else { panic!() };
+    assert_eq!((one.name.as_str(), one.users.len(), one.listeners.len()), ("one.example", 2, 4));
+    assert_eq!(one.listeners[1], ListenerMatch { ip: None, port: Some(3479) });
+    let oauth = two.oauth.as_ref().unwrap();
+    assert_eq!((oauth.server_name.as_str(), oauth.keys.len()), ("two.example", 1));
+    assert!(oauth.keys[0].from.is_some() && oauth.keys[0].until.is_none());
+
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, REALMS.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap();
+    let auth = config(&["--config", path, "--realm", "flag.example", "--auth-secret=t"]).unwrap().auth;
+    assert_eq!((auth.default_realm.name.as_str(), auth.other_realms.len()), ("flag.example", 2));
+}
+
+#[test]
+fn mistakes_in_a_realm_name_it() {
+    let error = Config::from_toml(
+        r#"
+        [[realm]]
+        name = "a"
+        [[realm]]
+        name = "b"
+        [[realm]]
+        listen = ":1"
+        [[realm]]
+        name = "c"
+        listen = ["nowhere"]
+        user = ["x", "d:1", "d:2"]
+        oauth-server = "turn"
+        "#,
+    );
+    let error = error.unwrap_err();
+    let keys: Vec<_> = error.mistakes().iter().map(|mistake| mistake.split(':').next().unwrap()).collect();
+    assert_eq!(
+        keys,
+        ["realm", "realm", "realm.c.user", "realm.c.user", "realm.c.oauth-server", "realm.c.listen"]
+    );
+    assert!(Config::from_toml("[[realm]]\nname = \"a\"\nworkers = 1").is_err());
 }

@@ -25,6 +25,7 @@ impl AttributeType {
     pub const EVEN_PORT: Self = Self(0x0018);
     pub const REQUESTED_TRANSPORT: Self = Self(0x0019);
     pub const DONT_FRAGMENT: Self = Self(0x001A);
+    pub const ACCESS_TOKEN: Self = Self(0x001B);
     pub const MESSAGE_INTEGRITY_SHA256: Self = Self(0x001C);
     pub const PASSWORD_ALGORITHM: Self = Self(0x001D);
     pub const USERHASH: Self = Self(0x001E);
@@ -37,6 +38,7 @@ impl AttributeType {
     pub const FINGERPRINT: Self = Self(0x8028);
     pub const RESPONSE_ORIGIN: Self = Self(0x802B);
     pub const OTHER_ADDRESS: Self = Self(0x802C);
+    pub const THIRD_PARTY_AUTHORIZATION: Self = Self(0x802E);
 }
 
 impl AttributeType {

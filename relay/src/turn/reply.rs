@@ -56,6 +56,9 @@ impl Reply {
             writer.attribute(AttributeType::REALM, challenge.realm.as_bytes());
             writer.attribute(AttributeType::NONCE, challenge.nonce.as_bytes());
             writer.attribute(AttributeType::PASSWORD_ALGORITHMS, &PASSWORD_ALGORITHMS);
+            if let Some(server) = challenge.third_party {
+                writer.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, server.as_bytes());
+            }
         })
     }
 

@@ -41,7 +41,7 @@ impl<R: CryptoRng> Server<R> {
         let mut reply = Reply::to(flow, message);
         let allocation = self.by_flow.get(&flow).and_then(|id| self.allocations.get(id.0));
         let known = allocation.map(|allocation| &allocation.credential);
-        let asker = match self.parts.authenticator.authenticate(now.instant, flow.ends(), message, known) {
+        let asker = match self.parts.authenticator.authenticate(now, flow.ends(), message, known) {
             Ok(asker) => asker,
             Err(refusal) => return self.refuse_stranger(now, &reply, refusal),
         };
@@ -55,7 +55,7 @@ impl<R: CryptoRng> Server<R> {
             (Method::ALLOCATE, None) => self.handle_allocate(now, &reply, credential, message),
             (_, None) => Err(Reject::AllocationMismatch),
             (_, Some(id)) if !self.belongs_to(id, &credential) => Err(Reject::WrongCredentials),
-            (Method::REFRESH, Some(id)) => self.handle_refresh(now, &reply, id, message),
+            (Method::REFRESH, Some(id)) => self.handle_refresh(now, &reply, id, credential, message),
             (Method::CREATE_PERMISSION, Some(id)) => self.handle_create_permission(now, &reply, id, message),
             (_, Some(id)) => self.handle_channel_bind(now, &reply, id, message),
         };
@@ -120,6 +120,7 @@ impl<R: CryptoRng> Server<R> {
         let parity = requested_parity(message)?;
         let relayed = RelayedAddr(SocketAddr::new(self.relay_ip(requested_family(message)?)?, 0));
         let granted = self.config.lifetimes.grant(requested_lifetime(message)?);
+        let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
         let mut ports = PortSequence::new(&mut self.parts.rng, &self.config.addresses.ports, parity);
         let port = ports.next().ok_or(Reject::InsufficientCapacity)?;
 
@@ -148,6 +149,7 @@ impl<R: CryptoRng> Server<R> {
         now: Now,
         reply: &Reply,
         id: AllocationId,
+        credential: Credential,
         message: &Message<'_>,
     ) -> Result<(), Reject> {
         let allocation = self.allocations.get_mut(id.0).ok_or(Reject::AllocationMismatch)?;
@@ -164,6 +166,9 @@ impl<R: CryptoRng> Server<R> {
             }
             Some(_) | None => {
                 let granted = self.config.lifetimes.grant(requested);
+                let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
+                // A new token takes over from the one before.
+                allocation.credential = credential;
                 let (before, expires_at) = (allocation.expires_at(), now.instant + granted);
                 allocation.phase = Phase::Open { expires_at };
                 self.deadlines.renew(Expiry::Allocation(id), before, expires_at);
@@ -240,9 +245,7 @@ impl<R: CryptoRng> Server<R> {
     }
 
     fn belongs_to(&self, id: AllocationId, credential: &Credential) -> bool {
-        self.allocations
-            .get(id.0)
-            .is_some_and(|allocation| allocation.credential.user.name == credential.user.name)
+        self.allocations.get(id.0).is_some_and(|allocation| credential.may_act_for(&allocation.credential))
     }
 
     fn relay_ip(&self, family: Family) -> Result<IpAddr, Reject> {
@@ -365,6 +368,7 @@ pub(super) const KNOWN: &[AttributeType] = &[
     AttributeType::EVEN_PORT,
     AttributeType::REQUESTED_TRANSPORT,
     AttributeType::DONT_FRAGMENT,
+    AttributeType::ACCESS_TOKEN,
     AttributeType::MESSAGE_INTEGRITY_SHA256,
     AttributeType::PASSWORD_ALGORITHM,
     AttributeType::USERHASH,

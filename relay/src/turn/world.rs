@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use super::*;
-use crate::auth::{self, Authenticator, NonceKey, RealmConfig, StaticUser};
+use crate::auth::{self, Authenticator, NonceKey, OauthConfig, OauthKey, RealmConfig, StaticUser};
 use crate::clock;
 use crate::metrics::WorkerMetrics;
 use crate::policy::{Limits, OwnRelays, PeerPolicy, Quota, Reservation, UnauthenticatedBudget, peer};
@@ -118,6 +118,7 @@ impl World {
                 .map(|name| StaticUser { name: name.into(), password: "wonder".into() })
                 .into(),
             secrets: vec![AuthSecret::new("north").unwrap()],
+            oauth: Some(OauthConfig { server_name: REALM.into(), keys: vec![oauth_key()] }),
             ..RealmConfig::default()
         };
         let auth = auth::Config { default_realm: realm, ..auth::Config::default() };
@@ -343,6 +344,11 @@ pub(super) fn unsigned(class: Class, method: Method, id: TransactionId, attribut
     }
     writer.finish().unwrap();
     bytes
+}
+
+/// What access tokens are sealed with.
+pub(super) fn oauth_key() -> OauthKey {
+    OauthKey::new("kid".into(), &[1; 32]).unwrap()
 }
 
 /// The attributes of the simplest Allocate.

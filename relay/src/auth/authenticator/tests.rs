@@ -134,12 +134,16 @@ impl Fixture {
     ) -> Result<Authenticated, Refusal> {
         let bytes = said.bytes();
         let Ok(message) = Message::parse(&bytes) else { panic!("not a message: {bytes:02x?}") };
-        self.authenticator.authenticate(now, ends, &message, known)
+        self.authenticator.authenticate(at(now), ends, &message, known)
     }
 
     fn account(&self, said: &Said) -> Result<String, Refusal> {
         self.check(said).map(|asker| asker.credential.user.account.to_string())
     }
+}
+
+fn at(instant: Instant) -> Now {
+    Now { instant, unix: UnixTime(1_700_000_000) }
 }
 
 fn ends() -> Ends {
@@ -204,7 +208,7 @@ fn of_two_integrities_the_stronger_counts() {
     *bytes.last_mut().unwrap() ^= 1;
     let message = Message::parse(&bytes).unwrap();
     assert!(message.verify(Integrity::Sha1, &both.key));
-    let refused = fixture.authenticator.authenticate(fixture.start, ends(), &message, None).err();
+    let refused = fixture.authenticator.authenticate(at(fixture.start), ends(), &message, None).err();
     assert_eq!(refused, Some(Refusal::Unauthenticated));
 }
 
@@ -265,15 +269,15 @@ fn each_listener_has_its_realm_and_a_password_of_one_is_nothing_in_another() {
 fn a_nonce_is_good_for_its_client_and_its_time_only() {
     let fixture = Fixture::new();
     let said = Said::modern(&fixture, "alice", "wonder");
-    let at = |after, client: &str| {
+    let try_at = |after, client: &str| {
         let ends = Ends { client: client.parse().unwrap(), ..ends() };
         fixture.check_at(fixture.start + after, ends, &said, None).err()
     };
-    assert_eq!(at(Duration::ZERO, "192.0.2.7:4000"), None);
-    assert_eq!(at(NONCE_LIFETIME - Duration::from_secs(1), "192.0.2.7:4000"), None);
-    assert_eq!(at(NONCE_LIFETIME, "192.0.2.7:4000"), Some(Refusal::StaleNonce));
-    assert_eq!(at(Duration::ZERO, "192.0.2.7:4001"), Some(Refusal::StaleNonce));
-    assert_eq!(at(Duration::ZERO, "192.0.2.8:4000"), Some(Refusal::StaleNonce));
+    assert_eq!(try_at(Duration::ZERO, "192.0.2.7:4000"), None);
+    assert_eq!(try_at(NONCE_LIFETIME - Duration::from_secs(1), "192.0.2.7:4000"), None);
+    assert_eq!(try_at(NONCE_LIFETIME, "192.0.2.7:4000"), Some(Refusal::StaleNonce));
+    assert_eq!(try_at(Duration::ZERO, "192.0.2.7:4001"), Some(Refusal::StaleNonce));
+    assert_eq!(try_at(Duration::ZERO, "192.0.2.8:4000"), Some(Refusal::StaleNonce));
 }
 
 #[test]
@@ -296,7 +300,7 @@ fn integrity_without_what_it_needs_is_incomplete() {
         .finish()
         .unwrap();
     let refused =
-        fixture.authenticator.authenticate(fixture.start, ends(), &Message::parse(&bytes).unwrap(), None);
+        fixture.authenticator.authenticate(at(fixture.start), ends(), &Message::parse(&bytes).unwrap(), None);
     assert_eq!(refused.err(), Some(Refusal::Incomplete));
 }
 

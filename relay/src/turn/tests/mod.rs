@@ -11,6 +11,7 @@ mod limits;
 mod permissions;
 mod policy;
 mod silence;
+mod tokens;
 
 use std::time::Duration;
 

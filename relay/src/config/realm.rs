@@ -1,0 +1,172 @@
+//! Realms and their credentials: flags for one realm, tables in the file for several.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use farcall_proto::turn_credentials::{AuthSecret, UnixTime};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+
+use super::parse::{self, Mistake, Parser};
+use super::raw::{text, texts};
+use crate::auth::{self, ListenerMatch, OauthConfig, OauthKey, RealmConfig};
+
+/// One realm as written: the keys of a `[[realm]]` table, and of the command line for the default one.
+#[derive(Clone, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct RawRealm {
+    #[serde(deserialize_with = "text")]
+    pub(super) name: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) listen: Option<Vec<String>>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) user: Option<Vec<String>>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) auth_secret: Option<Vec<String>>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) oauth_key: Option<Vec<String>>,
+    #[serde(deserialize_with = "text")]
+    pub(super) oauth_server: Option<String>,
+}
+
+impl RawRealm {
+    /// This, and where it says nothing, `table`.
+    fn or(self, table: Self) -> Self {
+        Self {
+            name: self.name.or(table.name),
+            listen: self.listen.or(table.listen),
+            user: self.user.or(table.user),
+            auth_secret: self.auth_secret.or(table.auth_secret),
+            oauth_key: self.oauth_key.or(table.oauth_key),
+            oauth_server: self.oauth_server.or(table.oauth_server),
+        }
+    }
+
+    fn read(self, parser: &mut Parser, prefix: &str) -> RealmConfig {
+        let key = |name: &str| format!("{prefix}{name}");
+        let name_key = if prefix.is_empty() { "realm".to_owned() } else { key("name") };
+        let name = parser.one(&name_key, self.name, parse::realm).unwrap_or_else(|| "farcall".into());
+        let users = parser.list(&key("user"), self.user, parse::user);
+        let mut names: Vec<_> = users.iter().map(|user| &user.name).collect();
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair.first() == pair.get(1)).and_then(|pair| pair.first());
+        if let Some(name) = twice {
+            parser.mistake(&key("user"), format_args!("{name:?} has more than one password"));
+        }
+        let secrets = parser.list(&key("auth-secret"), self.auth_secret, |text| Ok(AuthSecret::new(text)?));
+        let keys = parser.list(&key("oauth-key"), self.oauth_key, oauth_key);
+        let server_name = parser.one(&key("oauth-server"), self.oauth_server, parse::realm);
+        if keys.is_empty() && server_name.is_some() {
+            parser.mistake(&key("oauth-server"), "says nothing without an oauth-key");
+        }
+        let server_name = server_name.unwrap_or_else(|| name.clone());
+        let oauth = (!keys.is_empty()).then_some(OauthConfig { server_name, keys });
+        let listeners = parser.list(&key("listen"), self.listen, listener_match);
+        RealmConfig { name, listeners, users, secrets, oauth }
+    }
+}
+
+/// The name of the default realm, tables of any number of realms, or both.
+#[derive(Clone, Default)]
+pub(super) struct RawRealms {
+    name: Option<String>,
+    tables: Vec<RawRealm>,
+}
+
+impl RawRealms {
+    /// What a flag says, and what the file says besides.
+    pub(super) fn or(flag: Option<Self>, file: Option<Self>) -> Option<Self> {
+        let Some(flag) = flag else { return file };
+        let file = file.unwrap_or_default();
+        let tables = if flag.tables.is_empty() { file.tables } else { flag.tables };
+        Some(Self { name: flag.name.or(file.name), tables })
+    }
+}
+
+/// Who clients are. The default realm is what the flags and keys outside of tables say, and the one table that is for
+/// no listener in particular.
+pub(super) fn read(parser: &mut Parser, realms: Option<RawRealms>, flags: RawRealm) -> auth::Config {
+    let RawRealms { name, tables } = realms.unwrap_or_default();
+    let (others, mut defaults): (Vec<_>, Vec<_>) =
+        tables.into_iter().partition(|table| table.listen.is_some());
+    if defaults.len() > 1 {
+        parser.mistake("realm", "more than one table without `listen`, and only one realm is the default");
+    }
+    let flags = RawRealm { name, ..flags };
+    let default_realm = flags.or(defaults.pop().unwrap_or_default()).read(parser, "");
+    let other_realms = others
+        .into_iter()
+        .map(|table| {
+            if table.name.is_none() {
+                parser.mistake("realm", "a table without a `name`");
+            }
+            let prefix = format!("realm.{}.", table.name.as_deref().unwrap_or_default());
+            table.read(parser, &prefix)
+        })
+        .collect();
+    auth::Config { default_realm, other_realms }
+}
+
+/// `KID:BASE64`, and from when until when it is good: `KID:BASE64:FROM-UNTIL` in Unix seconds, either of them empty.
+fn oauth_key(text: &str) -> Result<OauthKey, Mistake> {
+    const SHAPE: &str = "an OAuth key is KID:BASE64 or KID:BASE64:FROM-UNTIL";
+    let (kid, rest) = text.split_once(':').filter(|(kid, _)| !kid.is_empty()).ok_or(SHAPE)?;
+    let (key, times) = rest.split_once(':').unwrap_or((rest, "-"));
+    let key = parse::base64(key)?;
+    let (from, until) = times.split_once('-').ok_or(SHAPE)?;
+    let time = |text: &str| -> Result<Option<UnixTime>, Mistake> {
+        if text.is_empty() { Ok(None) } else { Ok(Some(UnixTime(text.parse()?))) }
+    };
+    let mut key = OauthKey::new(kid.to_owned(), &key)?;
+    (key.from, key.until) = (time(from)?, time(until)?);
+    Ok(key)
+}
+
+/// `IP`, `IP:PORT` or `:PORT`.
+fn listener_match(text: &str) -> Result<ListenerMatch, Mistake> {
+    if let Some(port) = text.strip_prefix(':') {
+        return Ok(ListenerMatch { ip: None, port: Some(port.parse()?) });
+    }
+    if let Ok(ip) = text.parse() {
+        return Ok(ListenerMatch { ip: Some(ip), port: None });
+    }
+    let address: std::net::SocketAddr =
+        text.parse().map_err(|_| "a realm's listener is IP, IP:PORT or :PORT")?;
+    Ok(ListenerMatch { ip: Some(address.ip()), port: Some(address.port()) })
+}
+
+impl FromStr for RawRealms {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        Ok(Self { name: Some(name.to_owned()), tables: Vec::new() })
+    }
+}
+
+impl<'de> Deserialize<'de> for RawRealms {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RealmsVisitor)
+    }
+}
+
+struct RealmsVisitor;
+
+impl<'de> Visitor<'de> for RealmsVisitor {
+    type Value = RawRealms;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name, or tables")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<RawRealms, E> {
+        Ok(RawRealms { name: Some(name.to_owned()), tables: Vec::new() })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawRealms, A::Error> {
+        let mut tables = Vec::new();
+        while let Some(table) = list.next_element()? {
+            tables.push(table);
+        }
+        Ok(RawRealms { name: None, tables })
+    }
+}
