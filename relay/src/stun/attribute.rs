@@ -31,14 +31,23 @@ impl AttributeType {
     pub const USERHASH: Self = Self(0x001E);
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
+    pub const CONNECTION_ID: Self = Self(0x002A);
     pub const PADDING: Self = Self(0x0026);
     pub const RESPONSE_PORT: Self = Self(0x0027);
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
+    pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
+    pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
+    pub const ALTERNATE_DOMAIN: Self = Self(0x8003);
+    pub const ICMP: Self = Self(0x8004);
     pub const SOFTWARE: Self = Self(0x8022);
+    pub const ALTERNATE_SERVER: Self = Self(0x8023);
     pub const FINGERPRINT: Self = Self(0x8028);
     pub const RESPONSE_ORIGIN: Self = Self(0x802B);
     pub const OTHER_ADDRESS: Self = Self(0x802C);
     pub const THIRD_PARTY_AUTHORIZATION: Self = Self(0x802E);
+    pub const MOBILITY_TICKET: Self = Self(0x8030);
+    /// What ADDITIONAL-ADDRESS-FAMILY was before it had a number; Debian's coturn still sends it.
+    pub const DRAFT_ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8032);
 }
 
 impl AttributeType {
@@ -64,9 +73,11 @@ pub struct ErrorCode(u16);
 
 #[expect(missing_docs, reason = "the names are the RFC's, and say all there is to say")]
 impl ErrorCode {
+    pub const TRY_ALTERNATE: Self = Self(300);
     pub const BAD_REQUEST: Self = Self(400);
     pub const UNAUTHENTICATED: Self = Self(401);
     pub const FORBIDDEN: Self = Self(403);
+    pub const MOBILITY_FORBIDDEN: Self = Self(405);
     pub const UNKNOWN_ATTRIBUTE: Self = Self(420);
     pub const ALLOCATION_MISMATCH: Self = Self(437);
     pub const STALE_NONCE: Self = Self(438);
@@ -74,6 +85,8 @@ impl ErrorCode {
     pub const WRONG_CREDENTIALS: Self = Self(441);
     pub const UNSUPPORTED_TRANSPORT_PROTOCOL: Self = Self(442);
     pub const PEER_ADDRESS_FAMILY_MISMATCH: Self = Self(443);
+    pub const CONNECTION_ALREADY_EXISTS: Self = Self(446);
+    pub const CONNECTION_TIMEOUT_OR_FAILURE: Self = Self(447);
     pub const ALLOCATION_QUOTA_REACHED: Self = Self(486);
     pub const INSUFFICIENT_CAPACITY: Self = Self(508);
 }

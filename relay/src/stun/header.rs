@@ -37,6 +37,13 @@ impl Method {
     /// RFC 8656: give a peer a number.
     pub const CHANNEL_BIND: Self = Self(0x009);
 
+    /// RFC 6062: open a connection to a peer.
+    pub const CONNECT: Self = Self(0x00A);
+    /// RFC 6062: this connection is for a peer's data.
+    pub const CONNECTION_BIND: Self = Self(0x00B);
+    /// RFC 6062: a peer opened a connection.
+    pub const CONNECTION_ATTEMPT: Self = Self(0x00C);
+
     /// `None` if the number needs more than 12 bits.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {

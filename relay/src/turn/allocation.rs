@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::allocate::{Family, ReservationToken};
 use super::channel::Channels;
 use super::permission::Permissions;
 use super::ports::PortSequence;
 use super::reply::Reply;
-use super::{AllocationId, FiveTuple, PeerAddr, RelayedAddr, Route};
+use super::{AllocationId, FiveTuple, PeerAddr, Reject, RelayedAddr, Route};
 use crate::auth::Credential;
 use crate::policy::Meter;
 use crate::stun::{ChannelNumber, TransactionId};
@@ -27,16 +28,22 @@ pub(super) struct Allocation {
     pub(super) meter: Meter,
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
+    /// Of the port above, which is held.
+    pub(super) held: Option<ReservationToken>,
+    /// Why there is none of the other address family, if the client wanted both.
+    pub(super) refused: Option<(Family, Reject)>,
 }
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Its socket is being opened, and its client waits for the answer.
-    Opening {
-        /// What to answer.
-        reply: Box<Reply>,
-        /// Where else to try.
-        ports: PortSequence,
+    /// A socket is being opened, and a client waits for the answer.
+    Opening(Box<Opening>),
+    /// Its socket is open, and nobody's until somebody brings the token.
+    Held {
+        /// Which token.
+        token: ReservationToken,
+        /// Until when.
+        expires_at: Instant,
     },
     /// It lives.
     Open {
@@ -45,12 +52,38 @@ pub(super) enum Phase {
     },
 }
 
+/// What is to happen once a socket is open, or not.
+#[derive(Debug, Clone)]
+pub(super) struct Opening {
+    /// What to answer.
+    pub(super) reply: Reply,
+    /// Where else to try.
+    pub(super) ports: PortSequence,
+    pub(super) next: Next,
+}
+
+/// The next step after a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is none.
+    Answer,
+    /// A socket of the other address family.
+    OpenOther,
+    /// A socket at the port above.
+    HoldNextPort,
+    /// This is the one above, and what is to be answered is the lower one's affair.
+    Hold {
+        /// The lower one.
+        first: AllocationId,
+    },
+}
+
 impl Allocation {
-    /// When it ends, if it lives.
+    /// When it ends, if its socket is open.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Opening { .. } => None,
-            Phase::Open { expires_at } => Some(expires_at),
+            Phase::Opening(_) => None,
+            Phase::Held { expires_at, .. } | Phase::Open { expires_at } => Some(expires_at),
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::Reject;
+use crate::stun::{AttributeType, Message};
+
 /// The bounds of what a client may ask for.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetimes {
@@ -26,9 +29,15 @@ impl Lifetimes {
 }
 
 /// Reads the value of LIFETIME.
-pub(super) fn parse(value: &[u8]) -> Option<Duration> {
+fn parse(value: &[u8]) -> Option<Duration> {
     let seconds = u32::from_be_bytes(value.try_into().ok()?);
     Some(Duration::from_secs(seconds.into()))
+}
+
+/// What a request's LIFETIME says.
+pub(super) fn requested(message: &Message<'_>) -> Result<Option<Duration>, Reject> {
+    let value = message.find(AttributeType::LIFETIME);
+    value.map(|value| parse(value).ok_or(Reject::BadRequest)).transpose()
 }
 
 /// The value of LIFETIME. Granted lifetimes are far below the limit.

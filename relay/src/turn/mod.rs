@@ -5,11 +5,15 @@
 
 mod action;
 mod addresses;
+mod allocate;
 mod allocation;
 mod channel;
+mod clients;
 mod deadlines;
 mod discovery;
+mod ended;
 mod five_tuple;
+mod icmp;
 mod lifetime;
 mod permission;
 mod ports;
@@ -23,6 +27,7 @@ pub use addresses::Addresses;
 pub use channel::ChannelRange;
 pub use discovery::{AddressPair, Discovery};
 pub use five_tuple::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
+pub use icmp::IcmpError;
 pub use lifetime::Lifetimes;
 pub use reject::Reject;
 pub use server::{ClassicStun, Config, Now, Parts, Server};

@@ -121,7 +121,7 @@ impl Pair {
         assert_eq!(code, None);
         let ends = self.now() + Duration::from_secs(600);
         // The lowest free number, as a slab gives out.
-        let id = self.world.server.by_flow[&asker.flow].0;
+        let id = self.world.server.clients.all(asker.flow).next().unwrap().0;
         self.model[client] = Some(Modelled { id, ends, permissions: vec![], channels: vec![] });
     }
 

@@ -12,6 +12,8 @@ use rand::{CryptoRng, RngExt};
 pub(super) enum Parity {
     Any,
     Even,
+    /// Even, and the range has the next one, too.
+    EvenWithNext,
 }
 
 /// The ports of one allocation, as far as they are needed.
@@ -28,9 +30,10 @@ pub(super) struct PortSequence {
 impl PortSequence {
     pub(super) fn new(rng: &mut impl CryptoRng, ports: &RangeInclusive<u16>, parity: Parity) -> Self {
         let (first, last) = (u32::from(*ports.start()), u32::from(*ports.end()));
-        let (first, spacing) = match parity {
-            Parity::Any => (first, 1),
-            Parity::Even => (first.next_multiple_of(2), 2),
+        let (first, spacing, last) = match parity {
+            Parity::Any => (first, 1, last),
+            Parity::Even => (first.next_multiple_of(2), 2, last),
+            Parity::EvenWithNext => (first.next_multiple_of(2), 2, last.saturating_sub(1)),
         };
         let count = (last + spacing).saturating_sub(first) / spacing;
         if count == 0 {
@@ -39,6 +42,13 @@ impl PortSequence {
         let at = rng.random_range(0..count);
         let step = (0..STEP_DRAWS).map(|_| rng.random_range(1..=count)).find(|step| gcd(*step, count) == 1);
         Self { first, spacing, count, at, step: step.unwrap_or(1), left: count.min(MAX_ATTEMPTS) }
+    }
+}
+
+impl PortSequence {
+    /// Of one whose port is somebody else's choice.
+    pub(super) fn none() -> Self {
+        Self { first: 0, spacing: 1, count: 1, at: 0, step: 1, left: 0 }
     }
 }
 
@@ -81,7 +91,10 @@ mod tests {
             prop_assert_eq!(tried.iter().collect::<BTreeSet<_>>().len(), tried.len());
             prop_assert_eq!(tried.into_iter().collect::<BTreeSet<_>>(), ports.clone().collect());
             let even: BTreeSet<_> = PortSequence::new(&mut rng, &ports, Parity::Even).collect();
-            prop_assert_eq!(even, ports.filter(|port| port % 2 == 0).collect());
+            prop_assert_eq!(even, ports.clone().filter(|port| port.is_multiple_of(2)).collect());
+            let lower: BTreeSet<_> = PortSequence::new(&mut rng, &ports, Parity::EvenWithNext).collect();
+            let has_next = |port: &u16| port.is_multiple_of(2) && ports.contains(&(port + 1));
+            prop_assert_eq!(lower, ports.clone().filter(has_next).collect());
         }
     }
 

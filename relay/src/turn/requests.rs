@@ -1,21 +1,18 @@
 //! What each method does, and when it is refused. RFC 8656, sections 7 to 12.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use rand::CryptoRng;
 
+use super::allocate::Family;
 use super::allocation::{Allocation, Phase};
-use super::channel::{BindError, Channels};
+use super::channel::BindError;
 use super::deadlines::Expiry;
-use super::permission::Permissions;
-use super::ports::{Parity, PortSequence};
 use super::reply::Reply;
-use super::{
-    Action, AllocationId, FiveTuple, Fragmentation, Now, PeerAddr, Reject, RelayedAddr, Server, lifetime,
-};
+use super::{Action, AllocationId, FiveTuple, Fragmentation, Now, PeerAddr, Reject, Server, lifetime};
 use crate::auth::{Credential, Refusal};
 use crate::metrics::DropReason;
-use crate::policy::Meter;
 use crate::stun::{AttributeType, ChannelNumber, Message, Method, address, u16_at};
 
 impl<R: CryptoRng> Server<R> {
@@ -39,7 +36,7 @@ impl<R: CryptoRng> Server<R> {
     /// What the four methods have in common: nobody unknown gets further than this.
     pub(super) fn handle_turn_request(&mut self, now: Now, flow: FiveTuple, message: &Message<'_>) {
         let mut reply = Reply::to(flow, message);
-        let allocation = self.by_flow.get(&flow).and_then(|id| self.allocations.get(id.0));
+        let allocation = self.clients.all(flow).find_map(|id| self.allocations.get(id.0));
         let known = allocation.map(|allocation| &allocation.credential);
         let asker = match self.parts.authenticator.authenticate(now, flow.ends(), message, known) {
             Ok(asker) => asker,
@@ -53,11 +50,12 @@ impl<R: CryptoRng> Server<R> {
         let handled = match (message.method(), allocation.map(|allocation| allocation.id)) {
             (Method::ALLOCATE, Some(id)) => self.handle_repeated_allocate(&reply, id),
             (Method::ALLOCATE, None) => self.handle_allocate(now, &reply, credential, message),
+            (Method::REFRESH, None) => self.handle_late_refresh(now, &reply, message),
             (_, None) => Err(Reject::AllocationMismatch),
             (_, Some(id)) if !self.belongs_to(id, &credential) => Err(Reject::WrongCredentials),
-            (Method::REFRESH, Some(id)) => self.handle_refresh(now, &reply, id, credential, message),
-            (Method::CREATE_PERMISSION, Some(id)) => self.handle_create_permission(now, &reply, id, message),
-            (_, Some(id)) => self.handle_channel_bind(now, &reply, id, message),
+            (Method::REFRESH, Some(_)) => self.handle_refresh(now, &reply, credential, message),
+            (Method::CREATE_PERMISSION, Some(_)) => self.handle_create_permission(now, &reply, message),
+            (_, Some(_)) => self.handle_channel_bind(now, &reply, message),
         };
         match handled {
             Ok(()) => {}
@@ -75,8 +73,11 @@ impl<R: CryptoRng> Server<R> {
         else {
             return self.drop_datagram(DropReason::Malformed);
         };
-        let Some(allocation) = self.by_flow.get(&flow).and_then(|id| self.allocations.get(id.0)) else {
-            return self.drop_datagram(DropReason::NoChannel);
+        let Some(allocation) = self.allocation_for(flow, peer.0.ip()) else {
+            return self.drop_datagram(match self.clients.contains(flow) {
+                true => DropReason::NoPermission,
+                false => DropReason::NoChannel,
+            });
         };
         if !allocation.permissions.contains(peer.0.ip()) {
             return self.drop_datagram(DropReason::NoPermission);
@@ -92,93 +93,64 @@ impl<R: CryptoRng> Server<R> {
         self.push(Action::SendToPeer { allocation, peer, data: data.into(), fragmentation });
     }
 
-    /// Section 7.2: the same transaction again gets the same answer; another one should not have been made.
-    fn handle_repeated_allocate(&mut self, reply: &Reply, id: AllocationId) -> Result<(), Reject> {
-        let allocation = self.allocations.get(id.0).ok_or(Reject::AllocationMismatch)?;
-        if allocation.transaction_id != reply.transaction_id {
-            return Err(Reject::AllocationMismatch);
-        }
-        let (relayed, granted) = (allocation.relayed, allocation.granted);
-        match allocation.phase {
-            Phase::Opening { .. } => {}
-            Phase::Open { .. } => self.respond_allocated(reply, relayed, granted),
-        }
-        Ok(())
-    }
-
-    fn handle_allocate(
-        &mut self,
-        now: Now,
-        reply: &Reply,
-        credential: Credential,
-        message: &Message<'_>,
-    ) -> Result<(), Reject> {
-        if credential.expires_at.is_some_and(|expires_at| expires_at <= now.unix) {
-            return Err(Reject::Unauthenticated);
-        }
-        check_transport(message)?;
-        let parity = requested_parity(message)?;
-        let relayed = RelayedAddr(SocketAddr::new(self.relay_ip(requested_family(message)?)?, 0));
-        let granted = self.config.lifetimes.grant(requested_lifetime(message)?);
-        let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
-        let mut ports = PortSequence::new(&mut self.parts.rng, &self.config.addresses.ports, parity);
-        let port = ports.next().ok_or(Reject::InsufficientCapacity)?;
-
-        let entry = self.allocations.vacant_entry();
-        let id = AllocationId(entry.key());
-        entry.insert(Allocation {
-            id,
-            flow: reply.flow,
-            relayed,
-            credential,
-            transaction_id: reply.transaction_id,
-            granted,
-            phase: Phase::Opening { reply: Box::new(reply.clone()), ports },
-            meter: Meter::default(),
-            permissions: Permissions::default(),
-            channels: Channels::default(),
-        });
-        self.by_flow.insert(reply.flow, id);
-        self.request_relay(id, port);
-        Ok(())
-    }
-
-    /// Section 8.2: a lifetime of zero ends the allocation at once.
+    /// Section 8.2: a lifetime of zero ends an allocation at once. One that names no family is about all.
     fn handle_refresh(
         &mut self,
         now: Now,
         reply: &Reply,
-        id: AllocationId,
         credential: Credential,
         message: &Message<'_>,
     ) -> Result<(), Reject> {
-        let allocation = self.allocations.get_mut(id.0).ok_or(Reject::AllocationMismatch)?;
-        if let Some(family) = parse_family(message)?
-            && (family == Family::V4) != allocation.relayed.0.is_ipv4()
-        {
+        let family = Family::requested(message)?;
+        let is_meant = |id: &AllocationId| {
+            let found = self.allocations.get(id.0);
+            found.is_some_and(|found| family.is_none_or(|family| Family::of(found.relayed.0.ip()) == family))
+        };
+        let meant: Vec<_> = self.clients.all(reply.flow).filter(is_meant).collect();
+        if meant.is_empty() {
             return Err(Reject::PeerAddressFamilyMismatch);
         }
-        let requested = requested_lifetime(message)?;
+        let requested = lifetime::requested(message)?;
         let granted = match requested {
             Some(requested) if requested.is_zero() => {
-                self.delete(id);
+                meant.into_iter().for_each(|id| self.delete(id));
+                self.ended.note(now.instant, reply.flow, reply.transaction_id);
                 requested
             }
             Some(_) | None => {
                 let granted = self.config.lifetimes.grant(requested);
                 let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
-                // A new token takes over from the one before.
-                allocation.credential = credential;
-                let (before, expires_at) = (allocation.expires_at(), now.instant + granted);
-                allocation.phase = Phase::Open { expires_at };
-                self.deadlines.renew(Expiry::Allocation(id), before, expires_at);
+                meant.into_iter().for_each(|id| self.refresh(id, now.instant + granted, &credential));
                 granted
             }
         };
+        self.respond_refreshed(reply, granted);
+        Ok(())
+    }
+
+    /// There is nothing left to refresh, which may be this very request's doing.
+    fn handle_late_refresh(&mut self, now: Now, reply: &Reply, message: &Message<'_>) -> Result<(), Reject> {
+        let is_end = lifetime::requested(message)?.is_some_and(|requested| requested.is_zero());
+        if !is_end || !self.ended.contains(now.instant, reply.flow, reply.transaction_id) {
+            return Err(Reject::AllocationMismatch);
+        }
+        self.respond_refreshed(reply, Duration::ZERO);
+        Ok(())
+    }
+
+    fn refresh(&mut self, id: AllocationId, expires_at: Instant, credential: &Credential) {
+        let Some(allocation) = self.allocations.get_mut(id.0) else { return };
+        let before = allocation.expires_at();
+        allocation.phase = Phase::Open { expires_at };
+        // A new token takes over from the one before.
+        allocation.credential = credential.clone();
+        self.deadlines.renew(Expiry::Allocation(id), before, expires_at);
+    }
+
+    fn respond_refreshed(&mut self, reply: &Reply, granted: Duration) {
         self.succeed(reply, |writer| {
             writer.attribute(AttributeType::LIFETIME, &lifetime::to_value(granted));
         });
-        Ok(())
     }
 
     /// Section 9.2: all the peers, or none.
@@ -186,40 +158,46 @@ impl<R: CryptoRng> Server<R> {
         &mut self,
         now: Now,
         reply: &Reply,
-        id: AllocationId,
         message: &Message<'_>,
     ) -> Result<(), Reject> {
-        let allocation = self.allocations.get(id.0).ok_or(Reject::AllocationMismatch)?;
         let mut peers = requested_peers(message).peekable();
         peers.peek().ok_or(Reject::BadRequest)?;
         for peer in peers {
-            let peer = peer.ok_or(Reject::BadRequest)?;
-            self.check_peer(allocation, peer.0.ip(), None)?;
+            let ip = peer.ok_or(Reject::BadRequest)?.0.ip();
+            self.allocation_for(reply.flow, ip).ok_or(Reject::PeerAddressFamilyMismatch)?;
+            self.check_peer(ip, None)?;
         }
-        let ips = requested_peers(message).flatten().map(|peer| peer.0.ip());
-        if !allocation.permissions.admit(ips, now.instant, &allocation.meter) {
-            return Err(Reject::InsufficientCapacity);
+        let ips = || requested_peers(message).flatten().map(|peer| peer.0.ip());
+        for allocation in self.clients.all(reply.flow).filter_map(|id| self.allocations.get(id.0)) {
+            let its = ips().filter(|ip| allocation.has_family_of(*ip));
+            if !allocation.permissions.admit(its, now.instant, &allocation.meter) {
+                return Err(Reject::InsufficientCapacity);
+            }
         }
-        for peer in requested_peers(message).flatten() {
-            self.permit(now.instant, id, peer.0.ip());
+        for ip in ips() {
+            if let Some(id) = self.allocation_for(reply.flow, ip).map(|allocation| allocation.id) {
+                self.permit(now.instant, id, ip);
+            }
         }
         self.succeed(reply, |_| ());
         Ok(())
     }
 
-    /// Section 12.2.
-    fn handle_channel_bind(
-        &mut self,
-        now: Now,
-        reply: &Reply,
-        id: AllocationId,
-        message: &Message<'_>,
-    ) -> Result<(), Reject> {
-        let allocation = self.allocations.get(id.0).ok_or(Reject::AllocationMismatch)?;
+    /// Section 12.2. A number stands for one peer, whatever the peer's family.
+    fn handle_channel_bind(&mut self, now: Now, reply: &Reply, message: &Message<'_>) -> Result<(), Reject> {
         let channel = requested_channel(message).filter(|channel| self.config.channels.contains(*channel));
         let peer = message.find_xor_address(AttributeType::XOR_PEER_ADDRESS);
         let (channel, peer) = channel.zip(peer).ok_or(Reject::BadRequest)?;
-        self.check_peer(allocation, peer.ip(), Some(peer.port()))?;
+        let allocation =
+            self.allocation_for(reply.flow, peer.ip()).ok_or(Reject::PeerAddressFamilyMismatch)?;
+        self.check_peer(peer.ip(), Some(peer.port()))?;
+        let id = allocation.id;
+        let mut others = self.clients.all(reply.flow).filter(|other| *other != id);
+        if others.any(|other| {
+            self.allocations.get(other.0).is_some_and(|other| other.channels.peer(channel).is_some())
+        }) {
+            return Err(Reject::BadRequest);
+        }
         allocation.channels.check(channel, PeerAddr(peer)).map_err(|error| match error {
             BindError::Conflict => Reject::BadRequest,
             BindError::Full => Reject::InsufficientCapacity,
@@ -233,10 +211,13 @@ impl<R: CryptoRng> Server<R> {
         Ok(())
     }
 
-    fn check_peer(&self, allocation: &Allocation, ip: IpAddr, port: Option<u16>) -> Result<(), Reject> {
-        if !allocation.has_family_of(ip) {
-            return Err(Reject::PeerAddressFamilyMismatch);
-        }
+    /// The client's allocation that can reach this peer.
+    fn allocation_for(&self, flow: FiveTuple, peer: IpAddr) -> Option<&Allocation> {
+        let mut held = self.clients.all(flow).filter_map(|id| self.allocations.get(id.0));
+        held.find(|allocation| allocation.has_family_of(peer))
+    }
+
+    fn check_peer(&self, ip: IpAddr, port: Option<u16>) -> Result<(), Reject> {
         let is_allowed = match port {
             Some(port) => self.parts.policy.allows(SocketAddr::new(ip, port)),
             None => self.parts.policy.allows_ip(ip),
@@ -246,15 +227,6 @@ impl<R: CryptoRng> Server<R> {
 
     fn belongs_to(&self, id: AllocationId, credential: &Credential) -> bool {
         self.allocations.get(id.0).is_some_and(|allocation| credential.may_act_for(&allocation.credential))
-    }
-
-    fn relay_ip(&self, family: Family) -> Result<IpAddr, Reject> {
-        let addresses = &self.config.addresses;
-        match family {
-            Family::V4 => addresses.relay_v4.map(IpAddr::V4),
-            Family::V6 => addresses.relay_v6.map(IpAddr::V6),
-        }
-        .ok_or(Reject::AddressFamilyNotSupported)
     }
 
     fn refuse_stranger(&mut self, now: Now, reply: &Reply, refusal: Refusal) {
@@ -282,55 +254,6 @@ impl<R: CryptoRng> Server<R> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-fn check_transport(message: &Message<'_>) -> Result<(), Reject> {
-    match message.find(AttributeType::REQUESTED_TRANSPORT) {
-        Some([UDP, _, _, _]) => Ok(()),
-        Some([_, _, _, _]) => Err(Reject::UnsupportedTransport),
-        Some(_) | None => Err(Reject::BadRequest),
-    }
-}
-
-/// EVEN-PORT without reservation is a matter of choosing; with one, and for the tokens that come of it, there is no
-/// capacity here. Section 7.2.
-fn requested_parity(message: &Message<'_>) -> Result<Parity, Reject> {
-    let token = message.find(AttributeType::RESERVATION_TOKEN);
-    let even_port = message.find(AttributeType::EVEN_PORT);
-    let family = message.find(AttributeType::REQUESTED_ADDRESS_FAMILY);
-    match (token, even_port) {
-        (Some(token), None) if token.len() == 8 && family.is_none() => Err(Reject::InsufficientCapacity),
-        (Some(_), _) => Err(Reject::BadRequest),
-        (None, None) => Ok(Parity::Any),
-        (None, Some([flags])) if flags & RESERVE_NEXT == 0 => Ok(Parity::Even),
-        (None, Some([_])) => Err(Reject::InsufficientCapacity),
-        (None, Some(_)) => Err(Reject::BadRequest),
-    }
-}
-
-fn requested_family(message: &Message<'_>) -> Result<Family, Reject> {
-    parse_family(message).map(|family| family.unwrap_or(Family::V4))
-}
-
-fn parse_family(message: &Message<'_>) -> Result<Option<Family>, Reject> {
-    match message.find(AttributeType::REQUESTED_ADDRESS_FAMILY) {
-        None => Ok(None),
-        Some([0x01, _, _, _]) => Ok(Some(Family::V4)),
-        Some([0x02, _, _, _]) => Ok(Some(Family::V6)),
-        Some([_, _, _, _]) => Err(Reject::AddressFamilyNotSupported),
-        Some(_) => Err(Reject::BadRequest),
-    }
-}
-
-fn requested_lifetime(message: &Message<'_>) -> Result<Option<std::time::Duration>, Reject> {
-    let value = message.find(AttributeType::LIFETIME);
-    value.map(|value| lifetime::parse(value).ok_or(Reject::BadRequest)).transpose()
-}
-
 fn requested_channel(message: &Message<'_>) -> Option<ChannelNumber> {
     let value = message.find(AttributeType::CHANNEL_NUMBER).filter(|value| value.len() == 4)?;
     ChannelNumber::new(u16_at(value, 0)?)
@@ -344,11 +267,6 @@ fn requested_peers<'a>(message: &Message<'a>) -> impl Iterator<Item = Option<Pee
         .filter(|attribute| attribute.kind == AttributeType::XOR_PEER_ADDRESS)
         .map(move |attribute| address::parse_xor(attribute.value, &transaction_id).map(PeerAddr))
 }
-
-/// The protocol number in REQUESTED-TRANSPORT.
-const UDP: u8 = 17;
-/// The flag in EVEN-PORT that asks for the next port, too.
-const RESERVE_NEXT: u8 = 0x80;
 
 /// Comprehension-required attributes this server knows, whether or not it has a use for them where they stand.
 pub(super) const KNOWN: &[AttributeType] = &[

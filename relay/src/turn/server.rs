@@ -10,16 +10,19 @@ use rand::CryptoRng;
 use slab::Slab;
 use tracing::{debug, info, trace};
 
+use super::allocate::ReservationToken;
 use super::allocation::{Allocation, Phase};
+use super::clients::Clients;
 use super::deadlines::{Deadlines, Expiry};
+use super::ended::Ended;
 use super::reply::Reply;
 use super::{
     Action, Addresses, AllocationId, ChannelRange, Discovery, FiveTuple, Fragmentation, Lifetimes, PeerAddr,
-    Reject, RelayError, RelayedAddr, Transport,
+    Reject, Transport,
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
-use crate::policy::{Meter, PeerPolicy, UnauthenticatedBudget};
+use crate::policy::{PeerPolicy, UnauthenticatedBudget};
 use crate::stun::{
     AttributeType, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId,
     channel_data, classic,
@@ -79,7 +82,10 @@ pub struct Server<R> {
     pub(super) config: Config,
     pub(super) parts: Parts<R>,
     pub(super) allocations: Slab<Allocation>,
-    pub(super) by_flow: HashMap<FiveTuple, AllocationId>,
+    pub(super) clients: Clients,
+    /// Ports that are open and nobody's yet.
+    pub(super) held_ports: HashMap<ReservationToken, AllocationId>,
+    pub(super) ended: Ended,
     pub(super) deadlines: Deadlines,
     actions: VecDeque<Action>,
 }
@@ -92,7 +98,9 @@ impl<R: CryptoRng> Server<R> {
             config,
             parts,
             allocations: Slab::new(),
-            by_flow: HashMap::new(),
+            clients: Clients::default(),
+            held_ports: HashMap::new(),
+            ended: Ended::default(),
             deadlines: Deadlines::default(),
             actions: VecDeque::new(),
         }
@@ -133,37 +141,10 @@ impl<R: CryptoRng> Server<R> {
         }
     }
 
-    /// How an `OpenRelay` went, and what its user's new peers are counted with.
-    pub fn handle_relay_opened(
-        &mut self,
-        now: Instant,
-        allocation: AllocationId,
-        result: Result<Meter, RelayError>,
-    ) {
-        let Some(Allocation { phase: Phase::Opening { reply, ports }, meter, .. }) =
-            self.allocations.get_mut(allocation.0)
-        else {
-            return;
-        };
-        let next = ports.next();
-        let reply = reply.clone();
-        match (result, next) {
-            (Ok(opened), _) => {
-                *meter = opened;
-                self.open(now, allocation, &reply);
-            }
-            (Err(RelayError::AddressInUse), Some(port)) => self.request_relay(allocation, port),
-            (Err(RelayError::QuotaReached), _) => self.abandon(allocation, &reply, Reject::QuotaReached),
-            (Err(RelayError::AddressInUse | RelayError::Unavailable), _) => {
-                self.abandon(allocation, &reply, Reject::InsufficientCapacity);
-            }
-        }
-    }
-
     /// A stream ended, and with it its client's allocation. RFC 8656, section 7.
     pub fn handle_flow_closed(&mut self, flow: FiveTuple) {
-        if let Some(allocation) = self.by_flow.get(&flow) {
-            self.delete(*allocation);
+        for allocation in self.clients.all(flow) {
+            self.delete(allocation);
         }
     }
 
@@ -192,7 +173,7 @@ impl<R: CryptoRng> Server<R> {
     /// Whether this client has an allocation.
     #[must_use]
     pub fn has_allocation(&self, flow: &FiveTuple) -> bool {
-        self.by_flow.contains_key(flow)
+        self.clients.contains(*flow)
     }
 
     /// How many there are.
@@ -240,8 +221,8 @@ impl<R: CryptoRng> Server<R> {
         let Some(ChannelData { channel, data }) = ChannelData::parse(datagram) else {
             return self.drop_datagram(DropReason::Malformed);
         };
-        let bound = self.by_flow.get(&flow).and_then(|id| self.allocations.get(id.0));
-        let Some((allocation, peer)) = bound.and_then(|found| Some((found, found.channels.peer(channel)?)))
+        let mut held = self.clients.all(flow).filter_map(|id| self.allocations.get(id.0));
+        let Some((allocation, peer)) = held.find_map(|found| Some((found, found.channels.peer(channel)?)))
         else {
             return self.drop_datagram(DropReason::NoChannel);
         };
@@ -278,46 +259,10 @@ impl<R: CryptoRng> Server<R> {
         self.push(Action::OpenRelay { allocation, relayed, user, limits });
     }
 
-    fn open(&mut self, now: Instant, id: AllocationId, reply: &Reply) {
-        let Some(allocation) = self.allocations.get_mut(id.0) else { return };
-        let (granted, relayed) = (allocation.granted, allocation.relayed);
-        let expires_at = now + granted;
-        allocation.phase = Phase::Open { expires_at };
-        self.deadlines.renew(Expiry::Allocation(id), None, expires_at);
-        self.parts.metrics.allocation_created();
-        info!(allocation = id.0, transport = ?reply.flow.transport, lifetime = ?granted, "Allocation created");
-        debug!(allocation = id.0, client = %reply.flow.client, %relayed, user = %allocation.credential.user.name, "Allocation belongs to");
-        self.respond_allocated(reply, relayed, granted);
-    }
-
-    /// The success response of an Allocate, the first or a retransmitted one.
-    pub(super) fn respond_allocated(
-        &mut self,
-        reply: &Reply,
-        relayed: RelayedAddr,
-        granted: std::time::Duration,
-    ) {
-        let advertised = self.config.addresses.advertised(relayed);
-        let client = reply.flow.client.0;
-        self.succeed(reply, |writer| {
-            writer
-                .xor_address(AttributeType::XOR_RELAYED_ADDRESS, advertised)
-                .attribute(AttributeType::LIFETIME, &super::lifetime::to_value(granted))
-                .xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
-        });
-    }
-
-    fn abandon(&mut self, id: AllocationId, reply: &Reply, reject: Reject) {
-        if let Some(allocation) = self.allocations.try_remove(id.0) {
-            self.by_flow.remove(&allocation.flow);
-        }
-        self.reject(reply, reject);
-    }
-
     /// Ends an allocation and all that goes with it.
     pub(super) fn delete(&mut self, id: AllocationId) {
         let Some(allocation) = self.allocations.try_remove(id.0) else { return };
-        self.by_flow.remove(&allocation.flow);
+        self.clients.remove(allocation.flow, id);
         for (channel, binding) in allocation.channels.iter() {
             self.deadlines.remove(Expiry::Channel(id, channel), binding.expires_at);
             if allocation.permissions.contains(binding.peer.0.ip()) {
@@ -330,9 +275,15 @@ impl<R: CryptoRng> Server<R> {
         }
         if let Some(expires_at) = allocation.expires_at() {
             self.deadlines.remove(Expiry::Allocation(id), expires_at);
-            self.parts.metrics.allocations.subtract(1);
             self.push(Action::CloseRelay { allocation: id });
-            info!(allocation = id.0, "Allocation ended");
+        }
+        match allocation.phase {
+            Phase::Opening(_) => {}
+            Phase::Held { token, .. } => drop(self.held_ports.remove(&token)),
+            Phase::Open { .. } => {
+                self.parts.metrics.allocations.subtract(1);
+                info!(allocation = id.0, "Allocation ended");
+            }
         }
     }
 

@@ -6,10 +6,14 @@ mod binding;
 mod channels;
 mod data;
 mod discovery;
+mod dual_stack;
+mod icmp;
 mod lifetimes;
 mod limits;
 mod permissions;
 mod policy;
+mod reservation;
+mod retransmission;
 mod silence;
 mod tokens;
 
