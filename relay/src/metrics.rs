@@ -21,18 +21,23 @@ pub struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// A datagram with this much application data went on its way.
-    pub fn forwarded(&self, direction: Direction, bytes: usize) {
+    /// Datagrams with this much application data went on their way.
+    pub fn forwarded(&self, direction: Direction, datagrams: usize, bytes: usize) {
         if let Some(traffic) = self.forwarded.get(direction as usize) {
-            traffic.datagrams.add(1);
+            traffic.datagrams.add(datagrams as u64);
             traffic.bytes.add(bytes as u64);
         }
     }
 
     /// A datagram came to nothing.
     pub fn dropped(&self, reason: DropReason) {
+        self.dropped_many(reason, 1);
+    }
+
+    /// Several did.
+    pub fn dropped_many(&self, reason: DropReason, datagrams: usize) {
         if let Some(counter) = self.dropped.get(reason as usize) {
-            counter.add(1);
+            counter.add(datagrams as u64);
         }
     }
 
@@ -91,10 +96,14 @@ pub enum DropReason {
     Backlog,
     /// The kernel did not take it.
     SendFailed,
+    /// The kernel had no room for it.
+    SendBufferFull,
+    /// The kernel lost it before we came to it (`SO_RXQ_OVFL`).
+    ReceiveBufferFull,
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Malformed, "malformed"),
         (Self::NotARequest, "not_a_request"),
         (Self::SourcePortZero, "source_port_zero"),
@@ -106,6 +115,8 @@ impl DropReason {
         (Self::TooLong, "too_long"),
         (Self::Backlog, "backlog"),
         (Self::SendFailed, "send_failed"),
+        (Self::SendBufferFull, "send_buffer_full"),
+        (Self::ReceiveBufferFull, "receive_buffer_full"),
     ];
 }
 
@@ -249,8 +260,8 @@ mod tests {
     #[test]
     fn the_page_adds_up_all_workers() {
         let workers = [Arc::new(WorkerMetrics::default()), Arc::default()];
-        workers[0].forwarded(Direction::ToPeer, 100);
-        workers[1].forwarded(Direction::ToPeer, 11);
+        workers[0].forwarded(Direction::ToPeer, 1, 100);
+        workers[1].forwarded(Direction::ToPeer, 1, 11);
         workers[1].dropped(DropReason::Backlog);
         workers[0].answered(Method::ALLOCATE, Some(ErrorCode::UNAUTHENTICATED));
         workers[0].answered(Method::BINDING, None);

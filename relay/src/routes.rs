@@ -2,8 +2,14 @@
 //!
 //! A route is here exactly while a channel is bound and its peer has a permission, so that whoever finds one need
 //! not ask. A miss is no error: the datagram goes to the state machine, which knows the rules.
+//!
+//! A client is found by hashing its flow, under a seed of this process that nobody outside can learn; an allocation by
+//! its number. What either has is a short sorted list.
 
 use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+use slab::Slab;
 
 use crate::stun::ChannelNumber;
 use crate::turn::{AllocationId, FiveTuple, PeerAddr, Route};
@@ -11,38 +17,162 @@ use crate::turn::{AllocationId, FiveTuple, PeerAddr, Route};
 /// Both directions of every route of one worker.
 #[derive(Debug, Default)]
 pub struct Routes {
-    to_peer: HashMap<(FiveTuple, ChannelNumber), (AllocationId, PeerAddr)>,
-    to_client: HashMap<(AllocationId, PeerAddr), (FiveTuple, ChannelNumber)>,
+    by_flow: HashMap<FiveTuple, usize, RandomState>,
+    clients: Slab<Client>,
+    /// By allocation: its peers, each with the client and the channel its data goes to.
+    peers: Vec<Vec<(PeerAddr, usize, ChannelNumber)>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    flow: FiveTuple,
+    channels: Vec<(ChannelNumber, AllocationId, PeerAddr)>,
 }
 
 impl Routes {
     /// Data may flow.
     pub fn install(&mut self, route: Route) {
-        self.to_peer.insert((route.flow, route.channel), (route.allocation, route.peer));
-        self.to_client.insert((route.allocation, route.peer), (route.flow, route.channel));
+        let Route { flow, allocation, channel, peer } = route;
+        let clients = &mut self.clients;
+        let client = *self
+            .by_flow
+            .entry(flow)
+            .or_insert_with(|| clients.insert(Client { flow, channels: Vec::new() }));
+        if let Some(client) = self.clients.get_mut(client) {
+            let at = client.channels.binary_search_by_key(&channel, |(channel, ..)| *channel);
+            replace(&mut client.channels, at, (channel, allocation, peer));
+        }
+        if self.peers.len() <= allocation.0 {
+            self.peers.resize_with(allocation.0 + 1, Vec::new);
+        }
+        if let Some(peers) = self.peers.get_mut(allocation.0) {
+            let at = peers.binary_search_by_key(&peer, |(peer, ..)| *peer);
+            replace(peers, at, (peer, client, channel));
+        }
     }
 
     /// Data may flow no longer.
     pub fn remove(&mut self, route: &Route) {
-        self.to_peer.remove(&(route.flow, route.channel));
-        self.to_client.remove(&(route.allocation, route.peer));
+        let Route { flow, allocation, channel, peer } = route;
+        if let Some(index) = self.by_flow.get(flow).copied()
+            && let Some(client) = self.clients.get_mut(index)
+        {
+            client.channels.retain(|(bound, ..)| bound != channel);
+            if client.channels.is_empty() {
+                self.clients.remove(index);
+                self.by_flow.remove(flow);
+            }
+        }
+        if let Some(peers) = self.peers.get_mut(allocation.0) {
+            peers.retain(|(known, ..)| known != peer);
+            if peers.is_empty() {
+                *peers = Vec::new();
+            }
+        }
     }
 
     /// From which relay to which peer a client's channel goes.
     #[must_use]
     pub fn to_peer(&self, flow: FiveTuple, channel: ChannelNumber) -> Option<(AllocationId, PeerAddr)> {
-        self.to_peer.get(&(flow, channel)).copied()
+        let channels = &self.clients.get(*self.by_flow.get(&flow)?)?.channels;
+        let at = channels.binary_search_by_key(&channel, |(channel, ..)| *channel).ok()?;
+        channels.get(at).map(|(_, allocation, peer)| (*allocation, *peer))
     }
 
     /// To which client and under which number a peer's data goes.
     #[must_use]
     pub fn to_client(&self, allocation: AllocationId, from: PeerAddr) -> Option<(FiveTuple, ChannelNumber)> {
-        self.to_client.get(&(allocation, from)).copied()
+        let peers = self.peers.get(allocation.0)?;
+        let at = peers.binary_search_by_key(&from, |(peer, ..)| *peer).ok()?;
+        let (_, client, channel) = peers.get(at)?;
+        Some((self.clients.get(*client)?.flow, *channel))
     }
 
     /// Whether no data flows at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.to_peer.is_empty() && self.to_client.is_empty()
+        self.by_flow.is_empty() && self.clients.is_empty() && self.peers.iter().all(Vec::is_empty)
+    }
+
+    /// Gives memory back that only more routes than there are now would need.
+    pub fn shrink(&mut self) {
+        self.by_flow.shrink_to_fit();
+        self.clients.shrink_to_fit();
+        let used = self.peers.iter().rposition(|peers| !peers.is_empty()).map_or(0, |last| last + 1);
+        self.peers.truncate(used);
+        self.peers.shrink_to_fit();
+    }
+}
+
+/// Puts `item` where a search for it ended. Most lists have one item, so they grow by one.
+fn replace<T>(list: &mut Vec<T>, at: Result<usize, usize>, item: T) {
+    match at {
+        Ok(at) => {
+            if let Some(place) = list.get_mut(at) {
+                *place = item;
+            }
+        }
+        Err(at) => {
+            list.reserve_exact(1);
+            list.insert(at, item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::turn::{ClientAddr, Transport};
+
+    /// The same with nothing clever about it.
+    #[derive(Default)]
+    struct Model(Vec<Route>);
+
+    fn route(flow: u16, allocation: usize, channel: u16, peer: u16) -> Route {
+        let at = |port| std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        let flow = FiveTuple { client: ClientAddr(at(flow)), server: at(1), transport: Transport::Udp };
+        let channel = ChannelNumber::new(0x4000 + channel).unwrap();
+        Route { flow, allocation: AllocationId(allocation), channel, peer: PeerAddr(at(peer)) }
+    }
+
+    proptest! {
+        #[test]
+        fn routes_equal_a_list_of_routes(steps: Vec<(bool, u16, u8, u8)>) {
+            let (mut routes, mut model) = (Routes::default(), Model::default());
+            for (installs, flow, channel, peer) in steps {
+                let (flow, channel, peer) = (flow % 4, u16::from(channel % 3), u16::from(peer % 3));
+                let new = route(flow, usize::from(flow), channel, peer);
+                let is_same = |known: &Route| *known == new;
+                let is_in_the_way = |known: &Route| known.flow == new.flow && (known.channel == new.channel || known.peer == new.peer);
+                if !installs && model.0.iter().any(is_same) {
+                    model.0.retain(|known| !is_same(known));
+                    routes.remove(&new);
+                } else if installs && !model.0.iter().any(|known| is_in_the_way(known) && !is_same(known)) {
+                    model.0.retain(|known| !is_same(known));
+                    model.0.push(new);
+                    routes.install(new);
+                }
+                if installs {
+                    routes.shrink();
+                }
+                for flow in 0..4 {
+                    for other in 0..3 {
+                        let asked = route(flow, usize::from(flow), other, other);
+                        let known = |matches: fn(&Route, &Route) -> bool| model.0.iter().find(|known| known.flow == asked.flow && matches(known, &asked));
+                        prop_assert_eq!(
+                            routes.to_peer(asked.flow, asked.channel),
+                            known(|a, b| a.channel == b.channel).map(|known| (known.allocation, known.peer))
+                        );
+                        prop_assert_eq!(
+                            routes.to_client(asked.allocation, asked.peer),
+                            known(|a, b| a.peer == b.peer).map(|known| (known.flow, known.channel))
+                        );
+                    }
+                }
+                prop_assert_eq!(routes.is_empty(), model.0.is_empty());
+            }
+        }
     }
 }

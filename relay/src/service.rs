@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::auth::{Authenticator, NonceKey};
 use crate::clock;
 use crate::config::Config;
-use crate::io::{Listeners, Worker, WorkerHandle, WorkerParts};
+use crate::io::{Buffers, Listeners, Plane, Worker, WorkerHandle, WorkerParts};
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::telemetry;
@@ -43,7 +43,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (listeners, pairs) = Listeners::bind(&config.listen, &config.alternate_listen, config.workers.get())?;
+    let (listeners, pairs) =
+        Listeners::bind(&config.listen, &config.alternate_listen, config.workers.get(), config.buffers)?;
     let (mut udp, mut tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
     let own_listeners: Vec<_> = udp.iter().chain(&tcp).copied().collect();
     udp.truncate(config.listen.len());
@@ -103,6 +104,8 @@ impl Fleet {
                 quota: blueprint.quota.clone(),
                 own_relays: blueprint.own_relays.clone(),
                 metrics: Arc::clone(&metrics),
+                plane: blueprint.plane,
+                buffers: blueprint.buffers,
             };
             let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
             let notice = EndNotice(sender.clone());
@@ -157,6 +160,8 @@ struct Blueprint {
     budget: UnauthenticatedBudget,
     quota: Quota,
     own_relays: OwnRelays,
+    plane: Plane,
+    buffers: Buffers,
 }
 
 impl Blueprint {
@@ -197,6 +202,8 @@ impl Blueprint {
             budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
             quota: Quota::new(config.user_limits),
             own_relays,
+            plane: config.plane,
+            buffers: config.buffers,
         })
     }
 

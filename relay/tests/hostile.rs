@@ -94,9 +94,11 @@ fn a_flood_of_allocates_from_strangers_costs_neither_memory_nor_descriptors() {
         }
     };
     flood();
+    relay.wait_until_idle();
     assert_eq!(client.ask(Method::REFRESH, &vec![]).code(), None);
     let (memory, descriptors) = (relay.resident_kilobytes(), relay.descriptors());
     (0..5).for_each(|_| flood());
+    relay.wait_until_idle();
     assert_eq!(client.ask(Method::REFRESH, &vec![]).code(), None);
     assert_eq!(relay.descriptors(), descriptors);
     let grown = relay.resident_kilobytes().saturating_sub(memory);

@@ -17,6 +17,7 @@ use clap::Parser;
 use ipnet::IpNet;
 
 use crate::auth;
+use crate::io::{Buffers, Plane};
 use crate::policy::Limits;
 use crate::turn::{ChannelRange, ClassicStun};
 use parse::Parser as FieldParser;
@@ -63,6 +64,10 @@ pub struct Config {
     pub allow_peers: Vec<IpNet>,
     /// Peers refused whatever else is said.
     pub deny_peers: Vec<IpNet>,
+    /// How datagrams are received and sent.
+    pub plane: Plane,
+    /// What the kernel keeps for each UDP socket.
+    pub buffers: Buffers,
     /// Threads.
     pub workers: NonZeroUsize,
     /// What each account may use, unless something else is known of it.
@@ -141,6 +146,15 @@ impl TryFrom<Raw> for Config {
                 .unwrap_or(49152..=65535),
             allow_peers: parser.list("allow-peer", raw.allow_peer, parse::cidr),
             deny_peers: parser.list("deny-peer", raw.deny_peer, parse::cidr),
+            plane: parser.one("data-plane", raw.data_plane, parse::plane).unwrap_or(Plane::Batched),
+            buffers: Buffers {
+                receive: parser
+                    .one("receive-buffer", raw.receive_buffer, parse::buffer_bytes)
+                    .unwrap_or_else(|| Buffers::default().receive),
+                send: parser
+                    .one("send-buffer", raw.send_buffer, parse::buffer_bytes)
+                    .unwrap_or_else(|| Buffers::default().send),
+            },
             workers: parser.one("workers", raw.workers, parse::from_str).unwrap_or_else(default_workers),
             user_limits: Limits {
                 quota: parser.one("user-quota", raw.user_quota, parse::limit).unwrap_or_default(),

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, LogFormat};
 use crate::auth::{StaticUser, opaque_string};
+use crate::io::Plane;
 
 /// What is wrong with one value.
 pub(super) type Mistake = Box<dyn Error>;
@@ -123,6 +124,23 @@ pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, Mistake> {
         Err("the first port is at least 1 and at most the last".into())
     } else {
         Ok(first..=last)
+    }
+}
+
+/// `batched` or `portable`.
+pub(super) fn plane(text: &str) -> Result<Plane, Mistake> {
+    match text {
+        "batched" => Ok(Plane::Batched),
+        "portable" => Ok(Plane::Portable),
+        _ => Err("a data plane is batched or portable".into()),
+    }
+}
+
+/// What fits into the system call's `int`, and holds a datagram at least.
+pub(super) fn buffer_bytes(text: &str) -> Result<usize, Mistake> {
+    match text.parse::<u32>()? {
+        bytes @ 65_536..=1_073_741_824 => Ok(usize::try_from(bytes)?),
+        _ => Err("a socket's buffer has 65536 to 1073741824 bytes".into()),
     }
 }
 

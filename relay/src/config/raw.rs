@@ -92,6 +92,21 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) workers: Option<String>,
 
+    /// How datagrams are received and sent: batched, or portable with a system call for each [default: batched]
+    #[arg(long, env = "FARCALL_RELAY_DATA_PLANE", value_name = "KIND")]
+    #[serde(deserialize_with = "text")]
+    pub(super) data_plane: Option<String>,
+
+    /// Bytes the kernel keeps for each UDP socket of what has come [default: 4194304]
+    #[arg(long, env = "FARCALL_RELAY_RECEIVE_BUFFER", value_name = "BYTES")]
+    #[serde(deserialize_with = "text")]
+    pub(super) receive_buffer: Option<String>,
+
+    /// Bytes the kernel keeps for each UDP socket of what is to go [default: 4194304]
+    #[arg(long, env = "FARCALL_RELAY_SEND_BUFFER", value_name = "BYTES")]
+    #[serde(deserialize_with = "text")]
+    pub(super) send_buffer: Option<String>,
+
     /// Allocations per user; 0 is no limit [default: 0]
     #[arg(long, env = "FARCALL_RELAY_USER_QUOTA", value_name = "N")]
     #[serde(deserialize_with = "text")]
@@ -165,6 +180,9 @@ impl Raw {
             allow_peer: self.allow_peer.or(file.allow_peer),
             deny_peer: self.deny_peer.or(file.deny_peer),
             workers: self.workers.or(file.workers),
+            data_plane: self.data_plane.or(file.data_plane),
+            receive_buffer: self.receive_buffer.or(file.receive_buffer),
+            send_buffer: self.send_buffer.or(file.send_buffer),
             user_quota: self.user_quota.or(file.user_quota),
             user_bandwidth: self.user_bandwidth.or(file.user_bandwidth),
             user_packets: self.user_packets.or(file.user_packets),

@@ -47,6 +47,9 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--allow-peer=10.0.0.0/8",
         "--deny-peer=1.1.1.1",
         "--workers=3",
+        "--data-plane=portable",
+        "--receive-buffer=65536",
+        "--send-buffer=131072",
         "--user-quota=5",
         "--user-bandwidth=1000",
         "--user-packets=50",
@@ -74,6 +77,9 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         allow-peer = ["10.0.0.0/8"]
         deny-peer = ["1.1.1.1"]
         workers = 3
+        data-plane = "portable"
+        receive-buffer = 65536
+        send-buffer = 131072
         user-quota = 5
         user-bandwidth = 1000
         user-packets = 50
@@ -118,6 +124,9 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--relay-ports=9-1",
         "--allow-peer=10.0.0.0/33",
         "--deny-peer=10.0.0.1/8",
+        "--data-plane=fast",
+        "--receive-buffer=65535",
+        "--send-buffer=2000000000",
         "--workers=0",
         "--user-quota=-1",
         "--user-bandwidth=10M",
@@ -148,6 +157,9 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "relay-ports",
             "allow-peer",
             "deny-peer",
+            "data-plane",
+            "receive-buffer",
+            "send-buffer",
             "workers",
             "user-quota",
             "user-bandwidth",

@@ -1,13 +1,13 @@
 //! Between sockets and state machine: forwards what a route knows, asks about the rest, does what it is told.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use mio::net::UdpSocket;
 use rand::CryptoRng;
 
 use super::backlog::Urgency;
-use super::portable::{self, Datagram};
+use super::batch::Arrival;
+use super::outbox::{Envelope, Outbox, Outcome, Purpose};
 use super::relays::Relays;
 use super::streams::{Streams, next_frame};
 use crate::metrics::{Direction, DropReason, WorkerMetrics};
@@ -22,6 +22,40 @@ use crate::turn::{
 pub(super) struct UdpListener {
     pub(super) socket: UdpSocket,
     pub(super) address: SocketAddr,
+    /// What the kernel said last about datagrams that found no room.
+    pub(super) lost: u32,
+}
+
+impl UdpListener {
+    /// Whether it serves all addresses of this machine, so that a datagram must say which it came to.
+    fn is_anywhere(&self) -> bool {
+        self.address.ip().is_unspecified()
+    }
+
+    /// The address that a client asked.
+    fn asked_at(&self, to: Option<IpAddr>) -> SocketAddr {
+        match to {
+            Some(ip) if self.is_anywhere() => SocketAddr::new(ip, self.address.port()),
+            Some(_) | None => self.address,
+        }
+    }
+
+    /// Whether it would answer from this address.
+    fn serves(&self, server: SocketAddr) -> bool {
+        self.address == server
+            || self.is_anywhere()
+                && self.address.port() == server.port()
+                && self.address.is_ipv4() == server.is_ipv4()
+    }
+}
+
+/// The socket that a datagram goes out by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// By index.
+    Listener(usize),
+    /// That of an allocation.
+    Relay(AllocationId),
 }
 
 /// All that one worker owns but its poll and its buffers.
@@ -32,6 +66,10 @@ pub(super) struct Engine<R> {
     pub(super) relays: Relays,
     pub(super) streams: Streams,
     pub(super) udp: Vec<UdpListener>,
+    /// What goes out at the end of this turn, or when there is enough of it.
+    pub(super) outbox: Outbox<Via>,
+    /// For frames that are put together.
+    pub(super) frame: Vec<u8>,
     pub(super) metrics: Arc<WorkerMetrics>,
     /// The time of this turn of the loop: nothing here needs a better one, and asking costs.
     pub(super) now: Now,
@@ -49,24 +87,35 @@ pub(super) enum StreamState {
 }
 
 impl<R: CryptoRng> Engine<R> {
-    /// A datagram at a listening socket.
-    pub(super) fn handle_client_datagram(&mut self, listener: usize, datagram: &Datagram) {
-        let Some(server) = self.udp.get(listener).map(|listener| listener.address) else { return };
-        let flow = FiveTuple { client: ClientAddr(datagram.from()), server, transport: Transport::Udp };
-        self.handle_client_bytes(flow, datagram.data());
+    /// Datagrams at a listening socket.
+    pub(super) fn handle_client_arrival(&mut self, listener: usize, arrival: &Arrival<'_>) {
+        let Some(server) = self.udp.get(listener).map(|listener| listener.asked_at(arrival.to)) else {
+            return;
+        };
+        let flow = FiveTuple { client: ClientAddr(arrival.from), server, transport: Transport::Udp };
+        for datagram in arrival.datagrams() {
+            self.handle_client_bytes(flow, datagram);
+        }
     }
 
-    /// A datagram at a relay socket.
-    pub(super) fn handle_peer_datagram(&mut self, allocation: AllocationId, datagram: &mut Datagram) {
-        let from = PeerAddr(datagram.from());
+    /// Datagrams at a relay socket.
+    pub(super) fn handle_peer_arrival(&mut self, allocation: AllocationId, arrival: &Arrival<'_>) {
+        let from = PeerAddr(arrival.from);
+        for datagram in arrival.datagrams() {
+            self.handle_peer_bytes(allocation, from, datagram);
+        }
+    }
+
+    /// A datagram to a relayed address.
+    fn handle_peer_bytes(&mut self, allocation: AllocationId, from: PeerAddr, data: &[u8]) {
         match self.routes.to_client(allocation, from) {
             Some((flow, channel)) => {
-                if self.may_relay(allocation, datagram.data().len()) {
-                    self.forward_to_client(flow, channel, datagram);
+                if self.may_relay(allocation, data.len()) {
+                    self.forward_to_client(flow, channel, data);
                 }
             }
             None => {
-                self.server.handle_peer_datagram(allocation, from, datagram.data());
+                self.server.handle_peer_datagram(allocation, from, data);
                 self.act();
             }
         }
@@ -144,18 +193,22 @@ impl<R: CryptoRng> Engine<R> {
         }
     }
 
-    fn forward_to_client(&mut self, flow: FiveTuple, channel: ChannelNumber, datagram: &mut Datagram) {
-        let data_bytes = datagram.data().len();
-        let Some(header) = channel_data::header(channel, data_bytes) else {
+    fn forward_to_client(&mut self, flow: FiveTuple, channel: ChannelNumber, data: &[u8]) {
+        let Some(header) = channel_data::header(channel, data.len()) else {
             return self.metrics.dropped(DropReason::TooLong);
         };
         match flow.transport {
-            Transport::Udp => self.send_datagram(flow, datagram.with_header(header), Some(data_bytes)),
+            Transport::Udp => self.send_datagram(flow, &header, data, Some(data.len())),
             // There is no listener for it yet.
             Transport::Dtls => self.metrics.dropped(DropReason::SendFailed),
             Transport::Tcp | Transport::Tls => {
-                let frame = datagram.with_padded_header(header);
-                self.send_frame(flow, frame, Some(data_bytes));
+                let mut frame = std::mem::take(&mut self.frame);
+                frame.clear();
+                frame.extend_from_slice(&header);
+                frame.extend_from_slice(data);
+                frame.extend_from_slice(channel_data::stream_padding(data.len()));
+                self.send_frame(flow, &frame, Some(data.len()));
+                self.frame = frame;
             }
         }
     }
@@ -177,7 +230,11 @@ impl<R: CryptoRng> Engine<R> {
                     let result = self.relays.open(self.now.instant, allocation, relayed, &user, limits);
                     self.server.handle_relay_opened(self.now.instant, allocation, result);
                 }
-                Action::CloseRelay { allocation } => self.relays.close(allocation),
+                Action::CloseRelay { allocation } => {
+                    // What it still has to send goes first.
+                    self.flush();
+                    self.relays.close(allocation);
+                }
                 Action::InstallRoute(route) => self.routes.install(route),
                 Action::RemoveRoute(route) => self.routes.remove(&route),
             }
@@ -186,17 +243,47 @@ impl<R: CryptoRng> Engine<R> {
 
     fn send_to_client(&mut self, flow: FiveTuple, message: &[u8], data_bytes: Option<usize>) {
         match flow.transport {
-            Transport::Udp => self.send_datagram(flow, message, data_bytes),
+            Transport::Udp => self.send_datagram(flow, &[], message, data_bytes),
             Transport::Dtls => self.metrics.dropped(DropReason::SendFailed),
             Transport::Tcp | Transport::Tls => self.send_frame(flow, message, data_bytes),
         }
     }
 
-    fn send_datagram(&self, flow: FiveTuple, message: &[u8], data_bytes: Option<usize>) {
-        let listener = self.udp.iter().find(|listener| listener.address == flow.server);
-        let sent =
-            listener.is_some_and(|listener| portable::send(&listener.socket, flow.client.0, message).is_ok());
-        self.count_to_client(sent, data_bytes);
+    /// Sends from the listening socket that the client talks to.
+    fn send_datagram(&mut self, flow: FiveTuple, header: &[u8], message: &[u8], data_bytes: Option<usize>) {
+        let Some((index, listener)) =
+            self.udp.iter().enumerate().find(|(_, listener)| listener.serves(flow.server))
+        else {
+            return self.metrics.dropped(DropReason::SendFailed);
+        };
+        let from = listener.is_anywhere().then(|| flow.server.ip()).filter(|ip| !ip.is_unspecified());
+        let purpose = if data_bytes.is_some() { Purpose::ToClient } else { Purpose::Answer };
+        let envelope = Envelope { via: Via::Listener(index), to: flow.client.0, from, purpose };
+        if self.outbox.push(envelope, header, message, data_bytes.unwrap_or_default()) {
+            self.flush();
+        }
+    }
+
+    /// Counts what the kernel lost of what came to a socket.
+    pub(super) fn note_lost(&mut self, via: Via, lost: u32) {
+        let new = match via {
+            Via::Listener(index) => self
+                .udp
+                .get_mut(index)
+                .map_or(0, |listener| lost.wrapping_sub(std::mem::replace(&mut listener.lost, lost))),
+            Via::Relay(allocation) => self.relays.note_lost(allocation, lost),
+        };
+        self.metrics.dropped_many(DropReason::ReceiveBufferFull, usize::try_from(new).unwrap_or(0));
+    }
+
+    /// Sends what has been gathered.
+    pub(super) fn flush(&mut self) {
+        let Self { outbox, relays, udp, metrics, .. } = self;
+        let socket = |via| match via {
+            Via::Listener(index) => udp.get(index).map(|listener| &listener.socket),
+            Via::Relay(allocation) => relays.socket(allocation),
+        };
+        outbox.flush(socket, |outcome| count(metrics, &outcome));
     }
 
     fn send_frame(&mut self, flow: FiveTuple, frame: &[u8], data_bytes: Option<usize>) {
@@ -208,14 +295,14 @@ impl<R: CryptoRng> Engine<R> {
 
     fn count_to_client(&self, is_sent: bool, data_bytes: Option<usize>) {
         match (is_sent, data_bytes) {
-            (true, Some(bytes)) => self.metrics.forwarded(Direction::ToClient, bytes),
+            (true, Some(bytes)) => self.metrics.forwarded(Direction::ToClient, 1, bytes),
             (true, None) => {}
             (false, _) => self.metrics.dropped(DropReason::SendFailed),
         }
     }
 
     fn send_to_peer(
-        &self,
+        &mut self,
         allocation: AllocationId,
         peer: PeerAddr,
         data: &[u8],
@@ -224,9 +311,21 @@ impl<R: CryptoRng> Engine<R> {
         if !self.may_relay(allocation, data.len()) {
             return;
         }
-        match self.relays.send(allocation, peer.0, data, fragmentation) {
-            Ok(()) => self.metrics.forwarded(Direction::ToPeer, data.len()),
-            Err(_) => self.metrics.dropped(DropReason::SendFailed),
+        match fragmentation {
+            Fragmentation::Allowed => {
+                let via = Via::Relay(allocation);
+                let envelope = Envelope { via, to: peer.0, from: None, purpose: Purpose::ToPeer };
+                if self.outbox.push(envelope, &[], data, data.len()) {
+                    self.flush();
+                }
+            }
+            Fragmentation::Forbidden => {
+                // The socket is set for this datagram alone.
+                self.flush();
+                let sent = self.relays.send_whole(allocation, peer.0, data);
+                let data_bytes = data.len();
+                count(&self.metrics, &Outcome { purpose: Purpose::ToPeer, datagrams: 1, data_bytes, sent });
+            }
         }
     }
 
@@ -256,4 +355,24 @@ impl<R: CryptoRng> Engine<R> {
             self.close_stream(index);
         }
     }
+}
+
+fn count(metrics: &WorkerMetrics, outcome: &Outcome) {
+    let Outcome { purpose, datagrams, data_bytes, sent } = outcome;
+    match (sent, purpose) {
+        (Ok(()), Purpose::ToClient) => metrics.forwarded(Direction::ToClient, *datagrams, *data_bytes),
+        (Ok(()), Purpose::ToPeer) => metrics.forwarded(Direction::ToPeer, *datagrams, *data_bytes),
+        (Ok(()), Purpose::Answer) => {}
+        (Err(error), _) => {
+            let reason = match error.kind() == std::io::ErrorKind::WouldBlock || is_no_buffers(error) {
+                true => DropReason::SendBufferFull,
+                false => DropReason::SendFailed,
+            };
+            metrics.dropped_many(reason, *datagrams);
+        }
+    }
+}
+
+fn is_no_buffers(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
 }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::linux;
 use crate::turn::AddressPair;
 
 /// An address that cannot be listened on.
@@ -14,6 +15,29 @@ pub struct BindError {
     address: SocketAddr,
     transport: &'static str,
     source: io::Error,
+}
+
+/// How much the kernel keeps for a UDP socket: bursts are longer than a worker's turn. It may grant less, which shows as
+/// drops and not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffers {
+    /// `SO_RCVBUF`, in bytes.
+    pub receive: usize,
+    /// `SO_SNDBUF`, in bytes.
+    pub send: usize,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { receive: 4 << 20, send: 4 << 20 }
+    }
+}
+
+impl Buffers {
+    fn set_on(self, socket: &Socket) {
+        let _ = socket.set_recv_buffer_size(self.receive);
+        let _ = socket.set_send_buffer_size(self.send);
+    }
 }
 
 impl BindError {
@@ -37,10 +61,11 @@ impl Listeners {
         addresses: &[SocketAddr],
         alternates: &[SocketAddr],
         workers: usize,
+        buffers: Buffers,
     ) -> Result<(Vec<Self>, Vec<AddressPair>), BindError> {
-        let (first, pairs) = Self::bind_first(addresses, alternates)?;
+        let (first, pairs) = Self::bind_first(addresses, alternates, buffers)?;
         let bound: Vec<_> = first.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-        let more = (1..workers).map(|_| Self::bind_again(&bound)).collect::<Result<Vec<_>, _>>()?;
+        let more = (1..workers).map(|_| Self::bind_again(&bound, buffers)).collect::<Result<Vec<_>, _>>()?;
         Ok((std::iter::once(first).chain(more).collect(), pairs))
     }
 
@@ -56,11 +81,12 @@ impl Listeners {
     fn bind_first(
         addresses: &[SocketAddr],
         alternates: &[SocketAddr],
+        buffers: Buffers,
     ) -> Result<(Self, Vec<AddressPair>), BindError> {
         let has_choice = addresses.iter().chain(alternates).any(|address| address.port() == 0);
         let mut attempts = 0;
         loop {
-            match Self::try_bind_first(addresses, alternates) {
+            match Self::try_bind_first(addresses, alternates, buffers) {
                 // The system chose a port that is free at one address alone.
                 Err(error) if has_choice && attempts < MAX_ATTEMPTS && error.is_taken() => attempts += 1,
                 result => return result,
@@ -71,16 +97,18 @@ impl Listeners {
     fn try_bind_first(
         addresses: &[SocketAddr],
         alternates: &[SocketAddr],
+        buffers: Buffers,
     ) -> Result<(Self, Vec<AddressPair>), BindError> {
         let mut bound = Self { udp: Vec::new(), tcp: Vec::new() };
-        let primaries = addresses.iter().map(|address| bound.add(*address)).collect::<Result<Vec<_>, _>>()?;
+        let primaries =
+            addresses.iter().map(|address| bound.add(*address, buffers)).collect::<Result<Vec<_>, _>>()?;
         let mut pairs = Vec::new();
         for alternate in alternates {
             let primary = primaries.iter().find(|primary| primary.is_ipv4() == alternate.is_ipv4());
             let Some(primary) = primary.copied() else { continue };
-            let pair = AddressPair { primary, alternate: bound.add(*alternate)? };
+            let pair = AddressPair { primary, alternate: bound.add(*alternate, buffers)? };
             for mixed in pair.mixed() {
-                bound.add(mixed)?;
+                bound.add(mixed, buffers)?;
             }
             pairs.push(pair);
         }
@@ -88,25 +116,26 @@ impl Listeners {
     }
 
     /// One more address, and what it came to be.
-    fn add(&mut self, address: SocketAddr) -> Result<SocketAddr, BindError> {
-        let (udp, tcp) = bind_pair(address)?;
+    fn add(&mut self, address: SocketAddr, buffers: Buffers) -> Result<SocketAddr, BindError> {
+        let (udp, tcp) = bind_pair(address, buffers)?;
         let bound = udp.local_addr().unwrap_or(address);
         self.udp.push(udp);
         self.tcp.push(tcp);
         Ok(bound)
     }
 
-    fn bind_again(addresses: &[SocketAddr]) -> Result<Self, BindError> {
-        let udp = addresses.iter().map(|address| bind_udp(*address, Sharing::Joins));
+    fn bind_again(addresses: &[SocketAddr], buffers: Buffers) -> Result<Self, BindError> {
+        let udp = addresses.iter().map(|address| bind_udp(*address, Sharing::Joins, buffers));
         let tcp = addresses.iter().map(|address| bind_tcp(*address, Sharing::Joins));
         Ok(Self { udp: udp.collect::<Result<_, _>>()?, tcp: tcp.collect::<Result<_, _>>()? })
     }
 }
 
 /// A UDP socket for relayed data, or an error that says whether another port may do.
-pub(super) fn bind_relay(address: SocketAddr) -> io::Result<UdpSocket> {
+pub(super) fn bind_relay(address: SocketAddr, buffers: Buffers) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
-    set_buffers(&socket);
+    buffers.set_on(&socket);
+    linux::prepare_socket(&socket);
     socket.bind(&SockAddr::from(address))?;
     Ok(socket.into())
 }
@@ -118,10 +147,10 @@ enum Sharing {
     Joins,
 }
 
-fn bind_pair(address: SocketAddr) -> Result<(UdpSocket, TcpListener), BindError> {
+fn bind_pair(address: SocketAddr, buffers: Buffers) -> Result<(UdpSocket, TcpListener), BindError> {
     let mut attempts = 0;
     loop {
-        let udp = bind_udp(address, Sharing::Opens)?;
+        let udp = bind_udp(address, Sharing::Opens, buffers)?;
         let port = udp.local_addr().map_or_else(|_| address.port(), |bound| bound.port());
         match bind_tcp(SocketAddr::new(address.ip(), port), Sharing::Opens) {
             Ok(tcp) => return Ok((udp, tcp)),
@@ -132,10 +161,14 @@ fn bind_pair(address: SocketAddr) -> Result<(UdpSocket, TcpListener), BindError>
     }
 }
 
-fn bind_udp(address: SocketAddr, sharing: Sharing) -> Result<UdpSocket, BindError> {
+fn bind_udp(address: SocketAddr, sharing: Sharing, buffers: Buffers) -> Result<UdpSocket, BindError> {
     let bind = || {
         let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
-        set_buffers(&socket);
+        buffers.set_on(&socket);
+        linux::prepare_socket(&socket);
+        if address.ip().is_unspecified() {
+            linux::tell_destination(&socket, address.is_ipv4());
+        }
         bind_shared(&socket, address, sharing)?;
         Ok(socket.into())
     };
@@ -167,8 +200,7 @@ fn bind_shared(socket: &Socket, address: SocketAddr, sharing: Sharing) -> io::Re
 }
 
 fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
         // IPv4 has its own sockets; mapped addresses would make two spellings of every client.
         socket.set_only_v6(true)?;
@@ -176,13 +208,6 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
     Ok(socket)
 }
 
-/// Bursts are longer than a worker's turn. The system may grant less, which shows as drops and not here.
-fn set_buffers(socket: &Socket) {
-    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
-}
-
-const BUFFER_BYTES: usize = 4 << 20;
 const TCP_BACKLOG: i32 = 1024;
 const MAX_ATTEMPTS: usize = 32;
 
@@ -192,7 +217,8 @@ mod tests {
 
     #[test]
     fn all_workers_share_one_port_for_udp_and_tcp() {
-        let (listeners, _) = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], &[], 3).unwrap();
+        let (listeners, _) =
+            Listeners::bind(&["127.0.0.1:0".parse().unwrap()], &[], 3, Buffers::default()).unwrap();
         let addresses: Vec<_> = listeners.iter().map(Listeners::addresses).collect();
         assert_eq!(addresses.len(), 3);
         assert!(
@@ -203,8 +229,8 @@ mod tests {
     #[test]
     fn a_port_that_another_server_shares_is_not_joined() {
         let address = "127.0.0.1:0".parse().unwrap();
-        let (ours, _) = Listeners::bind(&[address], &[], 2).unwrap();
-        let error = Listeners::bind(&ours[0].addresses().0, &[], 2).unwrap_err();
+        let (ours, _) = Listeners::bind(&[address], &[], 2, Buffers::default()).unwrap();
+        let error = Listeners::bind(&ours[0].addresses().0, &[], 2, Buffers::default()).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
     }
 }

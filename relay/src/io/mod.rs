@@ -5,13 +5,20 @@
 //! worker that accepted it, so nothing is shared where datagrams are handled.
 
 mod backlog;
+mod batch;
 mod engine;
+#[expect(unsafe_code, reason = "system calls that no safe crate offers")]
+mod linux;
 mod listeners;
+mod outbox;
 mod portable;
+mod ready;
 mod relays;
 mod streams;
 mod token;
 mod worker;
 
-pub use listeners::{BindError, Listeners};
+pub use batch::{Arrival, Batch, Plane, Readiness};
+pub use listeners::{BindError, Buffers, Listeners};
+pub use outbox::{Envelope, Outbox, Outcome, Purpose};
 pub use worker::{Worker, WorkerHandle, WorkerParts};

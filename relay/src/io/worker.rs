@@ -1,18 +1,21 @@
 //! A worker: one thread, one poll, one engine.
 
-use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, UdpSocket};
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rand::CryptoRng;
 
-use super::engine::{Engine, StreamState, UdpListener};
-use super::listeners::Listeners;
-use super::portable::{Batch, Readiness};
+use super::batch::{Batch, Plane, Readiness};
+use super::engine::{Engine, StreamState, UdpListener, Via};
+use super::listeners::{Buffers, Listeners};
+use super::outbox::Outbox;
+use super::ready::Ready;
 use super::relays::Relays;
 use super::streams::Streams;
 use super::token::Source;
@@ -35,6 +38,10 @@ pub struct WorkerParts<R> {
     pub own_relays: OwnRelays,
     /// What it counts.
     pub metrics: Arc<WorkerMetrics>,
+    /// How it receives and sends datagrams.
+    pub plane: Plane,
+    /// What the kernel keeps for its relay sockets.
+    pub buffers: Buffers,
 }
 
 /// A worker before or while it runs.
@@ -43,8 +50,7 @@ pub struct Worker<R> {
     poll: Poll,
     engine: Engine<R>,
     tcp: Vec<TcpListener>,
-    /// Sockets that may have more for us: mio says so once only.
-    ready: VecDeque<Source>,
+    ready: Ready,
     batch: Batch,
     stream_buffer: Vec<u8>,
     /// When to look for streams that keep us waiting, and for connections that could not be accepted.
@@ -70,15 +76,16 @@ impl WorkerHandle {
 impl<R: CryptoRng> Worker<R> {
     /// Registers everything, so that `run` cannot fail for want of it.
     pub fn new(parts: WorkerParts<R>) -> io::Result<(Self, WorkerHandle)> {
-        let WorkerParts { listeners, server, quota, own_relays, metrics } = parts;
+        let WorkerParts { listeners, server, quota, own_relays, metrics, plane, buffers } = parts;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let mut udp = Vec::new();
         for (index, socket) in listeners.udp.into_iter().enumerate() {
-            let mut socket = UdpSocket::from_std(socket);
-            registry.register(&mut socket, Source::UdpListener(index).into(), Interest::READABLE)?;
+            let descriptor = socket.as_raw_fd();
+            let token = Source::UdpListener(index).into();
+            registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
             let address = socket.local_addr()?;
-            udp.push(UdpListener { socket, address });
+            udp.push(UdpListener { socket, address, lost: 0 });
         }
         let mut tcp = Vec::new();
         for (index, listener) in listeners.tcp.into_iter().enumerate() {
@@ -92,14 +99,17 @@ impl<R: CryptoRng> Worker<R> {
         let engine = Engine {
             server,
             routes: Routes::default(),
-            relays: Relays::new(registry.try_clone()?, quota, own_relays),
+            relays: Relays::new(registry.try_clone()?, buffers, quota, own_relays),
             streams: Streams::new(registry.try_clone()?, Arc::clone(&metrics)),
             udp,
+            outbox: Outbox::new(plane),
+            frame: Vec::new(),
             metrics,
             now: read_clocks(),
         };
         let next_sweep = engine.now.instant + SWEEP_INTERVAL;
-        let (ready, batch, stream_buffer) = (VecDeque::new(), Batch::new(), Vec::new());
+        let (ready, stream_buffer) = (Ready::default(), Vec::new());
+        let batch = Batch::new(plane, BATCH);
         Ok((Self { poll, engine, tcp, ready, batch, stream_buffer, next_sweep, is_stopping }, handle))
     }
 
@@ -117,13 +127,14 @@ impl<R: CryptoRng> Worker<R> {
                 self.note(event);
             }
             for _ in 0..self.ready.len() {
-                let Some(source) = self.ready.pop_front() else { break };
+                let Some(source) = self.ready.pop() else { break };
                 if self.serve(source) == Readiness::MaybeMore {
-                    self.ready.push_back(source);
+                    self.ready.insert(source);
                 }
             }
             self.engine.handle_timeout();
             self.sweep();
+            self.engine.flush();
         }
         Ok(self.engine.server.allocation_count())
     }
@@ -136,7 +147,7 @@ impl<R: CryptoRng> Worker<R> {
         let sweep = (!self.engine.streams.is_empty()).then_some(self.next_sweep);
         let next = self.engine.server.poll_timeout().into_iter().chain(sweep).min()?;
         // Rounded up, since poll counts milliseconds and would otherwise spin through the last one.
-        Some(next.saturating_duration_since(clock::now()) + Duration::from_millis(1))
+        Some(next.saturating_duration_since(self.engine.now.instant) + Duration::from_millis(1))
     }
 
     fn note(&mut self, event: &mio::event::Event) {
@@ -148,8 +159,8 @@ impl<R: CryptoRng> Worker<R> {
             return self.engine.close_stream(index);
         }
         let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
-        if is_readable && !self.ready.contains(&source) {
-            self.ready.push_back(source);
+        if is_readable {
+            self.ready.insert(source);
         }
     }
 
@@ -164,19 +175,30 @@ impl<R: CryptoRng> Worker<R> {
     }
 
     fn serve_clients(&mut self, index: usize) -> Readiness {
-        let Some(listener) = self.engine.udp.get(index) else { return Readiness::Drained };
-        let readiness = self.batch.fill(&listener.socket);
-        for datagram in self.batch.datagrams() {
-            self.engine.handle_client_datagram(index, datagram);
+        for _ in 0..LISTENER_VISITS {
+            let Some(listener) = self.engine.udp.get(index) else { return Readiness::Drained };
+            let readiness = self.batch.fill(&listener.socket, BATCH);
+            for arrival in self.batch.arrivals() {
+                self.engine.handle_client_arrival(index, &arrival);
+            }
+            if let Some(lost) = self.batch.lost() {
+                self.engine.note_lost(Via::Listener(index), lost);
+            }
+            if readiness == Readiness::Drained {
+                return Readiness::Drained;
+            }
         }
-        readiness
+        Readiness::MaybeMore
     }
 
     fn serve_peers(&mut self, allocation: AllocationId) -> Readiness {
         let Some(socket) = self.engine.relays.socket(allocation) else { return Readiness::Drained };
-        let readiness = self.batch.fill(socket);
-        for datagram in self.batch.datagrams() {
-            self.engine.handle_peer_datagram(allocation, datagram);
+        let readiness = self.batch.fill(socket, RELAY_BATCH);
+        for arrival in self.batch.arrivals() {
+            self.engine.handle_peer_arrival(allocation, &arrival);
+        }
+        if let Some(lost) = self.batch.lost() {
+            self.engine.note_lost(Via::Relay(allocation), lost);
         }
         readiness
     }
@@ -222,6 +244,12 @@ fn read_clocks() -> Now {
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-const EVENTS: usize = 256;
+const EVENTS: usize = 1024;
+/// Messages of one call: enough to spare calls, few enough to stay in the cache until they are sent.
+const BATCH: usize = 32;
+/// A relay socket has one peer most of the time, whose burst is one message.
+const RELAY_BATCH: usize = 4;
+/// A listening socket has all clients behind it: many relay sockets' worth at a turn.
+const LISTENER_VISITS: usize = 8;
 /// Connections taken in at one turn.
 const ACCEPTS: usize = 32;

@@ -113,6 +113,19 @@ impl Relay {
         .unwrap()
     }
 
+    /// Waits until nothing is left in its UDP sockets' queues: what came while one was full was lost.
+    pub(crate) fn wait_until_idle(&self) {
+        let begun = farcall_relay::clock::now();
+        let port = format!(":{:04X}", self.address.port());
+        let waits = |line: &str| {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            columns[1].ends_with(&port) && !columns[4].ends_with(":00000000")
+        };
+        while std::fs::read_to_string("/proc/net/udp").unwrap().lines().skip(1).any(waits) {
+            assert!(begun.elapsed() < DEADLINE, "datagrams still wait");
+        }
+    }
+
     /// Resident kilobytes.
     pub(crate) fn resident_kilobytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
