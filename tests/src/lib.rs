@@ -16,6 +16,7 @@ pub mod event;
 pub mod evidence;
 pub mod ffprobe;
 pub mod host;
+pub mod lab;
 pub mod peer;
 pub mod process;
 pub mod prometheus;

@@ -28,6 +28,7 @@ pub struct Relay {
     /// Where it serves TCP.
     pub tcp: SocketAddr,
     metrics: SocketAddr,
+    host: Host,
 }
 
 /// Which way a datagram goes through an allocation.
@@ -75,7 +76,7 @@ impl Relay {
         })?;
         let [udp] = ready.udp;
         let [tcp] = ready.tcp;
-        Ok(Self { process, udp, tcp, metrics: ready.metrics })
+        Ok(Self { process, udp, tcp, metrics: ready.metrics, host: host.clone() })
     }
 
     /// For `--stun`.
@@ -92,7 +93,7 @@ impl Relay {
 
     /// Everything it counts, now.
     pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::scrape(self.metrics)
+        self.host.within(|| Metrics::scrape(self.metrics))
     }
 
     /// What it has forwarded so far.

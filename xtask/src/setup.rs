@@ -18,7 +18,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 5] = [
     Need {
         program: "turnutils_uclient",
         package: "coturn",
@@ -26,6 +26,8 @@ const NEEDS: [Need; 3] = [
     },
     Need { program: "ffprobe", package: "ffmpeg", why: "decodes what a peer recorded" },
     Need { program: "setpriv", package: "util-linux", why: "leaves no process behind when a test is killed" },
+    Need { program: "ip", package: "iproute2", why: "lays the cables of the network lab" },
+    Need { program: "nft", package: "nftables", why: "translates addresses in the network lab" },
 ];
 
 const CARGO_DENY: &str = "0.20.2";

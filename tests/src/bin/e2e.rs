@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use farcall_tests::lab::rights;
 use farcall_tests::report::Tally;
 use farcall_tests::runner::{self, Plan};
 use farcall_tests::scenarios::ALL;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    rights::acquire()?;
     let mut out = std::io::stdout();
     let options = Options::parse(std::env::args().skip(1))?;
     let scenarios = runner::select(&ALL, &options.filters)?;
