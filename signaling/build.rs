@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "../proto/proto";
-const FILES: [&str; 1] = ["farcall/signaling/v1/signaling.proto"];
+const FILES: [&str; 2] = ["farcall/signaling/v1/signaling.proto", "farcall/signaling/v1/admin.proto"];
 const PACKAGE: &str = ".farcall.signaling.v1";
 const WEB: &str = "web";
 /// What the page consists of; everything else there is for those who work on it.

@@ -5,7 +5,7 @@ pub mod limits;
 pub mod reason;
 pub mod turn_credentials;
 
-/// The rendezvous protocol, generated from `proto/farcall/signaling/v1/signaling.proto`.
+/// The rendezvous protocol, generated from `proto/farcall/signaling/v1/`.
 pub mod signaling {
     /// Package `farcall.signaling.v1`.
     #[allow(
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_descriptor_set_names_the_service_and_its_imports() {
+    fn the_descriptor_set_names_the_services_and_their_imports() {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
         let files: Vec<&str> = set.file.iter().map(|file| file.name()).collect();
         assert_eq!(
@@ -43,14 +43,23 @@ mod tests {
             [
                 "google/protobuf/duration.proto",
                 "google/protobuf/timestamp.proto",
-                "farcall/signaling/v1/signaling.proto"
+                "farcall/signaling/v1/signaling.proto",
+                "farcall/signaling/v1/admin.proto"
             ]
         );
-        let service = &set.file.last().unwrap().service[0];
-        let methods: Vec<&str> = service.method.iter().map(|method| method.name()).collect();
+        let services: Vec<(&str, Vec<&str>)> = set
+            .file
+            .iter()
+            .flat_map(|file| &file.service)
+            .map(|service| (service.name(), service.method.iter().map(|method| method.name()).collect()))
+            .collect();
+        let admin = ["ListRooms", "GetRoom", "CloseRoom", "RemoveSession", "Drain", "GetStats"];
         assert_eq!(
-            (service.name(), methods.as_slice()),
-            ("SignalingService", &["Join", "Send", "Leave", "GetIceServers"][..])
+            services,
+            [
+                ("SignalingService", vec!["Join", "Send", "Leave", "GetIceServers"]),
+                ("RoomAdminService", admin.to_vec())
+            ]
         );
     }
 }

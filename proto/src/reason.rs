@@ -10,6 +10,8 @@ pub const BAD_FIELD: &str = "BAD_FIELD";
 pub const ROOM_FULL: &str = "ROOM_FULL";
 /// `RESOURCE_EXHAUSTED`: a receiver's log is full; `google.rpc.RetryInfo` says when to repeat the frame.
 pub const LOG_FULL: &str = "LOG_FULL";
+/// `PERMISSION_DENIED`: nobody is in the room, and the token does not let its bearer open one.
+pub const MAY_NOT_CREATE: &str = "MAY_NOT_CREATE";
 /// `RESOURCE_EXHAUSTED`: the server holds as many rooms or sessions as it may.
 pub const SERVER_FULL: &str = "SERVER_FULL";
 /// `ABORTED`: a newer stream took this session over.

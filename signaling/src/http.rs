@@ -43,6 +43,9 @@ impl Dispatch {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(farcall_proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // What is served here, and not all that the files describe.
+                .with_service_name("farcall.signaling.v1.SignalingService")
+                .with_service_name("grpc.health.v1.Health")
         };
         let grpc = Routes::new(signaling)
             .add_service(health_service)

@@ -52,6 +52,12 @@ macro_rules! suite {
             a_silent_stream_loses_its_lease_and_a_heartbeat_keeps_it,
             leaving_ends_the_stream_and_tells_the_others,
             senders_at_once_do_not_mix_up_a_log,
+            only_who_may_makes_a_room,
+            who_comes_back_anew_takes_its_own_place_in_a_full_room,
+            rooms_are_listed_page_by_page,
+            an_operator_sees_who_is_in_a_room,
+            an_operator_removes_a_session,
+            an_operator_closes_a_room,
         );
     };
     ($stage:ty: $($test:ident),+ $(,)?) => {
@@ -282,6 +288,115 @@ pub(super) async fn senders_at_once_do_not_mix_up_a_log(stage: &impl Stage) {
     }
 }
 
+pub(super) async fn only_who_may_makes_a_room(stage: &impl Stage) {
+    let guest = || Join { may_create: false, ..join("red") };
+    let refused = stage.backplane().join(guest()).await;
+    assert_eq!(refusal(refused), Refusal::MayNotCreate);
+    let host = enter(stage, "red").await;
+    let (guest, _) = stage.backplane().join(guest()).await.unwrap();
+    assert_eq!((guest.outcome, guest.others), (Outcome::New, vec![host.joined.member]));
+}
+
+pub(super) async fn who_comes_back_anew_takes_its_own_place_in_a_full_room(stage: &impl Stage) {
+    let signed = |identity: &str| Profile { identity: identity.into(), ..Profile::default() };
+    let keyed = |key: u8| Profile { identity_key: vec![key; 32].into(), ..Profile::default() };
+    let come = async |profile: Profile| stage.backplane().join(Join { profile, ..join("red") }).await;
+    let (alice, alice_bell) = come(signed("alice")).await.unwrap();
+    let (bob, _) = come(signed("bob")).await.unwrap();
+    let (carol, _) = come(keyed(3)).await.unwrap();
+    let full = Refusal::RoomFull { limit: LIMITS.room_size };
+    // Everybody has a stream: nobody makes way, not even for itself.
+    assert_eq!(refusal(come(signed("bob")).await), full);
+    stage.backplane().detach(&bob.session, bob.epoch);
+    stage.backplane().detach(&carol.session, carol.epoch);
+    stage.pass(Duration::from_millis(1)).await;
+    // Whoever is nobody in particular, and whoever is somebody else, finds the room full.
+    let forger = Profile { identity: "mallory".into(), ..keyed(3) };
+    for profile in [Profile::default(), signed("mallory"), keyed(4), forger] {
+        assert_eq!(refusal(come(profile).await), full);
+    }
+    let (again, _) = come(signed("bob")).await.unwrap();
+    assert_eq!((again.outcome, again.member.ordinal), (Outcome::New, 4));
+    assert_eq!(again.others.len(), 2, "{again:?}");
+    let (again, _) = come(keyed(3)).await.unwrap();
+    assert_eq!(again.member.ordinal, 5);
+    rung(&alice_bell).await;
+    let alice = Participant { joined: alice, doorbell: alice_bell, room: "red" };
+    let replaced = Presence::Left(LeaveReason::Replaced);
+    let mut seen = presences(&read(stage, &alice, 0).await.unwrap());
+    // A store with a clock of its own may have let the grace pass.
+    seen.retain(|presence| *presence != Presence::Reconnecting);
+    use Presence::Connected;
+    assert_eq!(seen, [Connected, Connected, replaced, Connected, replaced, Connected]);
+    // Who was replaced is told, should it come back after all.
+    let bob = Participant { joined: bob, doorbell: Doorbell::default(), room: "red" };
+    assert_eq!(refusal(resume(stage, &bob, 0).await), full);
+    assert_eq!(stage.backplane().occupancy().await.unwrap(), Occupancy { rooms: 1, sessions: 3 });
+}
+
+pub(super) async fn rooms_are_listed_page_by_page(stage: &impl Stage) {
+    assert_eq!(stage.backplane().rooms(None, 10).await.unwrap(), []);
+    let names = ["red", "blue", "green", "é", "a b", "x:y"];
+    let mut open = vec![enter(stage, "red").await];
+    for name in names {
+        open.push(enter(stage, name).await);
+    }
+    for size in [1, 2, 100] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = stage.backplane().rooms(after.as_ref(), size).await.unwrap();
+            assert!(page.len() <= size);
+            found.extend(page.iter().map(|summary| (summary.room.as_str().to_owned(), summary.sessions)));
+            after = page.last().map(|last| last.room.clone());
+            if page.len() < size {
+                break;
+            }
+        }
+        found.sort();
+        let mut expected = names.map(|name| (name.to_owned(), if name == "red" { 2 } else { 1 }));
+        expected.sort();
+        assert_eq!(found, expected, "in pages of {size}");
+    }
+    stage.backplane().leave(&open[2].joined.session, secret(&open[2])).await.unwrap();
+    assert_eq!(stage.backplane().rooms(None, 100).await.unwrap().len(), names.len() - 1);
+}
+
+pub(super) async fn an_operator_sees_who_is_in_a_room(stage: &impl Stage) {
+    let [alice, bob] = [enter(stage, "red").await, enter(stage, "red").await];
+    send(stage, &alice, 1..=2, 0).await.unwrap();
+    stage.backplane().detach(&bob.joined.session, bob.joined.epoch);
+    stage.pass(Duration::from_millis(1)).await;
+    let view = stage.backplane().room(&"red".into()).await.unwrap();
+    let seen: Vec<_> = view.iter().map(|s| (s.member.clone(), s.is_attached, s.waiting)).collect();
+    assert_eq!(seen, [(alice.joined.member, true, 1), (bob.joined.member, false, 2)]);
+    assert!(view[0].joined_at <= view[1].joined_at && view[0].joined_at.0 > 0);
+    assert_eq!(stage.backplane().room(&"blue".into()).await.unwrap(), []);
+}
+
+pub(super) async fn an_operator_removes_a_session(stage: &impl Stage) {
+    let [alice, bob] = [enter(stage, "red").await, enter(stage, "red").await];
+    assert!(stage.backplane().remove(&bob.joined.session).await.unwrap());
+    assert!(!stage.backplane().remove(&bob.joined.session).await.unwrap());
+    assert!(!stage.backplane().remove(&"nobody".into()).await.unwrap());
+    rung(&bob.doorbell).await;
+    assert_eq!(read(stage, &bob, 0).await.unwrap_err(), StreamEnd::Ended(LeaveReason::Removed));
+    let seen = presences(&read(stage, &alice, 0).await.unwrap());
+    assert_eq!(seen, [Presence::Connected, Presence::Left(LeaveReason::Removed)]);
+    assert_eq!(resume(stage, &bob, 0).await.unwrap().joined.outcome, Outcome::Resync);
+}
+
+pub(super) async fn an_operator_closes_a_room(stage: &impl Stage) {
+    let [alice, bob] = [enter(stage, "red").await, enter(stage, "red").await];
+    enter(stage, "blue").await;
+    assert_eq!(stage.backplane().close(&"red".into()).await.unwrap(), 2);
+    assert_eq!(stage.backplane().close(&"red".into()).await.unwrap(), 0);
+    for member in [&alice, &bob] {
+        rung(&member.doorbell).await;
+        assert_eq!(read(stage, member, 0).await.unwrap_err(), StreamEnd::Ended(LeaveReason::Removed));
+    }
+    assert_eq!(stage.backplane().occupancy().await.unwrap(), Occupancy { rooms: 1, sessions: 1 });
+}
+
 /// Somebody with a stream.
 pub(super) struct Participant {
     joined: Joined,
@@ -306,7 +421,7 @@ async fn resume(stage: &impl Stage, who: &Participant, received: u64) -> Result<
 }
 
 fn join(room: &str) -> Join {
-    Join { room: room.into(), profile: Profile::default(), request_id: None, resume: None }
+    Join { room: room.into(), profile: Profile::default(), request_id: None, resume: None, may_create: true }
 }
 
 fn secret(who: &Participant) -> &[u8] {

@@ -10,8 +10,8 @@ use super::shard::Shard;
 use super::{Backplane, Doorbell, Failure, Occupancy, ReadFailure, Unavailable};
 use crate::clock::Clock;
 use crate::room::{
-    Action, Entry, Join, Joined, Limits, Outgoing, Refusal, Rooms, Sent, SessionId, StreamEnd, Timestamp,
-    Vacancy,
+    Action, Entry, Join, Joined, Limits, Outgoing, Refusal, RoomKey, RoomSummary, Rooms, Sent, SessionId,
+    SessionView, StreamEnd, Timestamp, Vacancy,
 };
 
 /// Sessions in this process.
@@ -146,6 +146,32 @@ impl Backplane for Memory {
         Ok(())
     }
 
+    async fn rooms(&self, after: Option<&RoomKey>, max: usize) -> Result<Vec<RoomSummary>, Unavailable> {
+        let first = after.map_or(0, |after| Shard::of_room(after).index());
+        let mut found = Vec::new();
+        for shard in Shard::all().skip(first) {
+            let after = after.filter(|after| Shard::of_room(after) == shard);
+            found.extend(lock(self.store(shard)).core.summaries(after, max - found.len()));
+            if found.len() == max {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn room(&self, room: &RoomKey) -> Result<Vec<SessionView>, Unavailable> {
+        Ok(self.mutate(Shard::of_room(room), |store, _| store.core.view(room)))
+    }
+
+    async fn remove(&self, session: &SessionId) -> Result<bool, Unavailable> {
+        let Some(shard) = Shard::of_session(session) else { return Ok(false) };
+        Ok(self.mutate(shard, |store, now| store.core.handle_remove(now, session)))
+    }
+
+    async fn close(&self, room: &RoomKey) -> Result<usize, Unavailable> {
+        Ok(self.mutate(Shard::of_room(room), |store, now| store.core.handle_close(now, room)))
+    }
+
     async fn occupancy(&self) -> Result<Occupancy, Unavailable> {
         Ok(Occupancy {
             rooms: self.rooms.load(Ordering::Relaxed),
@@ -215,7 +241,13 @@ mod tests {
     conformance::suite!(Virtual);
 
     fn join(room: &str) -> Join {
-        Join { room: room.into(), profile: Profile::default(), request_id: None, resume: None }
+        Join {
+            room: room.into(),
+            profile: Profile::default(),
+            request_id: None,
+            resume: None,
+            may_create: true,
+        }
     }
 
     #[tokio::test]

@@ -21,7 +21,9 @@ pub use doorbell::Doorbell;
 pub use memory::{Bounds, Memory};
 pub use redis::Redis;
 
-use crate::room::{Entry, Join, Joined, Outgoing, Refusal, Sent, SessionId, StreamEnd};
+use crate::room::{
+    Entry, Join, Joined, Outgoing, Refusal, RoomKey, RoomSummary, Sent, SessionId, SessionView, StreamEnd,
+};
 
 /// What the service asks of the place where sessions live.
 pub trait Backplane: Send + Sync + 'static {
@@ -56,7 +58,25 @@ pub trait Backplane: Send + Sync + 'static {
     /// Does what the passing of time alone does, for every session that is due. Any node may do it for all.
     fn sweep(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
 
-    /// What there is, for an operator to see.
+    /// Up to `max` rooms, those that follow `after` or the first: by shard, then by name in the order of its bytes.
+    /// Rooms that are there all the while come exactly once if each page begins after the last room of the one
+    /// before.
+    fn rooms(
+        &self,
+        after: Option<&RoomKey>,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<RoomSummary>, Unavailable>> + Send;
+
+    /// Who is in a room, in the order they joined; nobody if there is no such room.
+    fn room(&self, room: &RoomKey) -> impl Future<Output = Result<Vec<SessionView>, Unavailable>> + Send;
+
+    /// Ends a session by an operator's will, its stream and the others being told; says whether there was one.
+    fn remove(&self, session: &SessionId) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
+    /// Ends every session in a room by an operator's will; says how many there were.
+    fn close(&self, room: &RoomKey) -> impl Future<Output = Result<usize, Unavailable>> + Send;
+
+    /// How much there is.
     fn occupancy(&self) -> impl Future<Output = Result<Occupancy, Unavailable>> + Send;
 }
 

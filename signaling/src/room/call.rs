@@ -41,6 +41,8 @@ pub struct Join {
     pub request_id: Option<Box<str>>,
     /// Which session to continue.
     pub resume: Option<Resume>,
+    /// Whether a room that is not there may be made for it.
+    pub may_create: bool,
 }
 
 /// Which session to continue, and from where.

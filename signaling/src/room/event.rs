@@ -16,6 +16,22 @@ pub struct Profile {
     pub capabilities: Option<PeerCapabilities>,
     /// Its Ed25519 public key, or empty.
     pub identity_key: Bytes,
+    /// Who it is, by the word of whoever signed its token; empty if nobody gave it.
+    pub identity: String,
+}
+
+impl Profile {
+    /// Who it is, as far as that is known: by what its token says, or, if that says nothing, by the key that it
+    /// claims. Nothing of what it says can be taken for what a token says.
+    #[must_use]
+    pub fn who(&self) -> Option<Vec<u8>> {
+        let (kind, who) = match (self.identity.as_bytes(), self.identity_key.as_ref()) {
+            ([], []) => return None,
+            ([], key) => (b'k', key),
+            (identity, _) => (b'i', identity),
+        };
+        Some([&[kind], who].concat())
+    }
 }
 
 /// A participant's presence: a lease that its stream and its heartbeats renew.
@@ -42,6 +58,8 @@ pub enum LeaveReason {
     Removed,
     /// Its log outgrew the hard bound.
     Overflow,
+    /// It had no stream, the room was full, and the same participant came in anew.
+    Replaced,
 }
 
 /// A participant as the others see it.

@@ -12,7 +12,8 @@
 //! 4. Nothing is dropped silently: a full log refuses the sender, a session beyond rescue is told so.
 //! 5. The newest stream of a session fences the older ones.
 //! 6. Presence is a lease; a blip shorter than the grace shows nothing.
-//! 7. A room never holds more than its limit.
+//! 7. A room never holds more than its limit. Who comes back to a full room anew takes the place of its own session
+//!    that has no stream.
 //! 8. Who sent a frame is what the core knows, never what the sender says.
 
 mod call;
@@ -23,6 +24,7 @@ mod refusal;
 mod rooms;
 mod session;
 mod timestamp;
+mod view;
 
 #[cfg(test)]
 pub(crate) mod model;
@@ -37,3 +39,4 @@ pub use log::{Body, Entry};
 pub use refusal::{Refusal, StreamEnd};
 pub use rooms::Rooms;
 pub use timestamp::Timestamp;
+pub use view::{RoomSummary, SessionView};

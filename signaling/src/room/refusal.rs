@@ -11,6 +11,9 @@ pub enum Refusal {
         /// As many as it may hold.
         limit: usize,
     },
+    /// There is no such room, and this participant may not make one.
+    #[error("there is nobody in this room, and the token does not let its bearer open one")]
+    MayNotCreate,
     /// The server holds as many rooms or sessions as it may.
     #[error("the server holds as many rooms or sessions as it may")]
     ServerFull,

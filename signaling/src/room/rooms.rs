@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::session::{Line, Session};
 use super::{
     Action, Body, Entry, Fresh, Join, Joined, LeaveReason, Limits, Member, Outcome, Outgoing,
-    ParticipantEvent, Presence, Refusal, RoomKey, Sent, SessionId, StreamEnd, Timestamp, Vacancy,
+    ParticipantEvent, Presence, Profile, Refusal, RoomKey, Sent, SessionId, StreamEnd, Timestamp, Vacancy,
     undo_events,
 };
 
@@ -14,8 +14,8 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct Rooms {
     limits: Limits,
-    rooms: HashMap<RoomKey, Room>,
-    sessions: HashMap<SessionId, Session>,
+    pub(super) rooms: HashMap<RoomKey, Room>,
+    pub(super) sessions: HashMap<SessionId, Session>,
     /// Sessions that ended under a stream, until that stream has been told or has had the window's time.
     ended: HashMap<SessionId, Ended>,
     deadlines: BTreeSet<(Timestamp, SessionId)>,
@@ -23,9 +23,9 @@ pub struct Rooms {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Room {
+pub(super) struct Room {
     /// In the order they joined.
-    members: Vec<SessionId>,
+    pub(super) members: Vec<SessionId>,
     last_ordinal: u64,
 }
 
@@ -234,15 +234,23 @@ impl Rooms {
         vacancy: Vacancy,
     ) -> Result<SessionId, Refusal> {
         let limit = self.limits.room_size;
+        let mut replaced = None;
         match self.rooms.get(&join.room) {
-            Some(room) if room.members.len() >= limit => return Err(Refusal::RoomFull { limit }),
+            Some(room) if room.members.len() >= limit => {
+                replaced = self.left_behind(room, &join.profile);
+                if replaced.is_none() {
+                    return Err(Refusal::RoomFull { limit });
+                }
+            }
             Some(_) => {}
+            None if !join.may_create => return Err(Refusal::MayNotCreate),
             None if vacancy.rooms == 0 => return Err(Refusal::ServerFull),
             None => {}
         }
-        if vacancy.sessions == 0 {
+        if vacancy.sessions == 0 && replaced.is_none() {
             return Err(Refusal::ServerFull);
         }
+        self.end(now, replaced.into_iter().collect(), LeaveReason::Replaced);
         let room = self.rooms.entry(join.room.clone()).or_default();
         room.last_ordinal += 1;
         room.members.push(fresh.session.clone());
@@ -259,6 +267,16 @@ impl Rooms {
         let overgrown = self.announce(now, &room, ParticipantEvent { member, before: None });
         self.end(now, overgrown, LeaveReason::Overflow);
         Ok(fresh.session)
+    }
+
+    /// The session without a stream that this participant left in the room, the oldest if there are several.
+    fn left_behind(&self, room: &Room, profile: &Profile) -> Option<SessionId> {
+        let who = profile.who()?;
+        let is_left_behind = |id: &&SessionId| {
+            let session = self.sessions.get(*id).filter(|session| !session.is_attached());
+            session.is_some_and(|session| session.member.profile.who().as_ref() == Some(&who))
+        };
+        room.members.iter().find(is_left_behind).cloned()
     }
 
     /// Gives a session a new stream, if the session survives that.
@@ -378,7 +396,7 @@ impl Rooms {
     }
 
     /// Ends sessions, and with them whatever the news of it is too much for.
-    fn end(&mut self, now: Timestamp, mut ending: Vec<SessionId>, mut reason: LeaveReason) {
+    pub(super) fn end(&mut self, now: Timestamp, mut ending: Vec<SessionId>, mut reason: LeaveReason) {
         while let Some(id) = ending.pop() {
             let Some(session) = self.sessions.remove(&id) else { continue };
             if let Some(armed) = session.armed {

@@ -11,6 +11,7 @@ pub(super) struct Session {
     pub(super) secret: Secret,
     pub(super) request_id: Option<Box<str>>,
     pub(super) member: Member,
+    pub(super) joined_at: Timestamp,
     pub(super) log: Log,
     pub(super) line: Line,
     /// Counts streams: the newest is the session's, all others are fenced.
@@ -36,6 +37,7 @@ impl Session {
             secret,
             request_id: None,
             member,
+            joined_at: now,
             log: Log::default(),
             line: Line::Detached { since: now },
             epoch: 0,

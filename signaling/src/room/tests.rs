@@ -39,7 +39,13 @@ impl World {
             session: SessionId::from(format!("s{}", self.made).as_str()),
             secret: Secret::new([self.made; 16]),
         };
-        let join = Join { room: room.into(), profile: Profile::default(), request_id: None, resume };
+        let join = Join {
+            room: room.into(),
+            profile: Profile::default(),
+            request_id: None,
+            resume,
+            may_create: true,
+        };
         self.core.handle_join(self.now, join, fresh, self.vacancy)
     }
 

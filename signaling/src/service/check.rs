@@ -37,6 +37,7 @@ pub(super) fn join(request: JoinRequest) -> Result<Join, Problem> {
             display_name: request.display_name,
             capabilities: request.capabilities,
             identity_key: request.identity_key.into(),
+            identity: String::new(),
         },
         request_id: (!request.request_id.is_empty()).then(|| request.request_id.into()),
         resume: request.resume.map(|resume| Resume {
@@ -44,6 +45,7 @@ pub(super) fn join(request: JoinRequest) -> Result<Join, Problem> {
             secret: resume.resume_secret.into(),
             last_received_seq: resume.last_received_seq,
         }),
+        may_create: true,
     })
 }
 

@@ -29,6 +29,7 @@ pub(super) fn participant(member: &Member) -> v1::Participant {
         capabilities: member.profile.capabilities.clone(),
         identity_key: member.profile.identity_key.to_vec(),
         state: state(member.presence).into(),
+        identity: member.profile.identity.clone(),
     }
 }
 
@@ -43,6 +44,7 @@ fn participant_event(event: &ParticipantEvent) -> v1::ParticipantEvent {
         Presence::Left(LeaveReason::LeaseExpired) => v1::LeaveReason::LeaseExpired,
         Presence::Left(LeaveReason::Removed) => v1::LeaveReason::Removed,
         Presence::Left(LeaveReason::Overflow) => v1::LeaveReason::Overflow,
+        Presence::Left(LeaveReason::Replaced) => v1::LeaveReason::Replaced,
     };
     v1::ParticipantEvent { participant: Some(participant(&event.member)), reason: reason.into() }
 }

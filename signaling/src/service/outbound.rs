@@ -143,6 +143,9 @@ impl<B: Backplane> Outbound<B> {
                 self.go_away(GoAwayAction::Resume, Duration::ZERO, "no heartbeat was heard of this session");
             }
             StreamEnd::Ended(LeaveReason::Left | LeaveReason::LeaseExpired) => self.end = Some(End::Well),
+            StreamEnd::Ended(LeaveReason::Replaced) => {
+                self.go_away(GoAwayAction::Stop, Duration::ZERO, "the same participant came in anew");
+            }
             StreamEnd::Ended(LeaveReason::Removed) => {
                 self.go_away(GoAwayAction::Stop, Duration::ZERO, "an operator removed this session");
             }
@@ -203,7 +206,13 @@ mod tests {
     }
 
     async fn join(context: &Arc<Context<Memory>>) -> Outbound<Memory> {
-        let join = Join { room: "red".into(), profile: Profile::default(), request_id: None, resume: None };
+        let join = Join {
+            room: "red".into(),
+            profile: Profile::default(),
+            request_id: None,
+            resume: None,
+            may_create: true,
+        };
         let (joined, doorbell) = context.backplane.join(join).await.unwrap();
         Outbound::new(context.clone(), joined.session, joined.epoch, doorbell, joined.cursor)
     }

@@ -31,6 +31,8 @@ pub enum Reason {
     RoomFull,
     /// A receiver's log is full.
     LogFull,
+    /// The room is not there, and the token does not let its bearer make it.
+    MayNotCreate,
     /// The server is full.
     ServerFull,
     /// A newer stream took over.
@@ -51,10 +53,11 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BadField,
         Self::RoomFull,
         Self::LogFull,
+        Self::MayNotCreate,
         Self::ServerFull,
         Self::SessionSuperseded,
         Self::SessionNotFound,
@@ -72,6 +75,7 @@ impl Reason {
             Self::BadField => text::BAD_FIELD,
             Self::RoomFull => text::ROOM_FULL,
             Self::LogFull => text::LOG_FULL,
+            Self::MayNotCreate => text::MAY_NOT_CREATE,
             Self::ServerFull => text::SERVER_FULL,
             Self::SessionSuperseded => text::SESSION_SUPERSEDED,
             Self::SessionNotFound => text::SESSION_NOT_FOUND,
@@ -87,6 +91,7 @@ impl Reason {
         match self {
             Self::BadField => Code::InvalidArgument,
             Self::RoomFull | Self::LogFull | Self::ServerFull => Code::ResourceExhausted,
+            Self::MayNotCreate => Code::PermissionDenied,
             Self::SessionSuperseded => Code::Aborted,
             Self::SessionNotFound => Code::NotFound,
             Self::BadResumeSecret | Self::BadToken => Code::Unauthenticated,
@@ -103,6 +108,7 @@ impl Reason {
             Self::ServerFull => Some(Duration::from_secs(10)),
             Self::BadField
             | Self::RoomFull
+            | Self::MayNotCreate
             | Self::SessionSuperseded
             | Self::SessionNotFound
             | Self::BadResumeSecret
@@ -127,6 +133,7 @@ impl Problem {
             Self::Superseded => Reason::SessionSuperseded,
             Self::Unavailable => Reason::BackplaneUnavailable,
             Self::Refused(Refusal::RoomFull { .. }) => Reason::RoomFull,
+            Self::Refused(Refusal::MayNotCreate) => Reason::MayNotCreate,
             Self::Refused(Refusal::ServerFull) => Reason::ServerFull,
             Self::Refused(Refusal::LogFull { .. }) => Reason::LogFull,
             Self::Refused(Refusal::SessionNotFound) => Reason::SessionNotFound,
@@ -172,7 +179,10 @@ impl Problem {
                     Refusal::BeyondTheLog { .. } => {
                         details.add_bad_request_violation("ack", refusal.to_string());
                     }
-                    Refusal::SessionNotFound | Refusal::BadResumeSecret | Refusal::ClientSeqGap { .. } => {}
+                    Refusal::MayNotCreate
+                    | Refusal::SessionNotFound
+                    | Refusal::BadResumeSecret
+                    | Refusal::ClientSeqGap { .. } => {}
                 }
                 refusal.to_string()
             }

@@ -13,13 +13,14 @@
 --   due      zset    when to look at a session again. Never later than its deadline, often earlier: a heartbeat moves
 --                    the deadline alone, and whoever looks puts the entry right.
 --
--- Presences: `c`onnected, `r`econnecting, or why it left: `l`eft, e`x`pired, re`m`oved, `o`verflow; `-` is none yet.
+-- Presences: `c`onnected, `r`econnecting, or why it left: `l`eft, e`x`pired, re`m`oved, `o`verflow, re`p`laced; `-` is none yet.
 -- ARGV[1] is the time in ms, empty for the server's own. A bell is a session's id, published to the node of its stream.
 
 local P, now, limits
 local sessions, rooms, dirty, bells
 
-local OK, ROOM_FULL, SERVER_FULL, LOG_FULL, NOT_FOUND, BAD_SECRET, GAP, BEYOND = 0, 1, 2, 3, 4, 5, 6, 7
+local OK, ROOM_FULL, SERVER_FULL, LOG_FULL, NOT_FOUND, BAD_SECRET, GAP, BEYOND, MAY_NOT_CREATE =
+    0, 1, 2, 3, 4, 5, 6, 7, 8
 
 local function read_time(given)
     if given ~= '' then return tonumber(given) end
@@ -45,6 +46,7 @@ local function whole(number) return string.format('%.0f', number) end
 
 local FIELDS = {
     'room', 'secret', 'ordinal', 'presence', 'epoch', 'line', 'at', 'last', 'acked', 'bytes', 'taken', 'node', 'request',
+    'who', 'joined',
 }
 
 local function session(id)
@@ -56,7 +58,7 @@ local function session(id)
         s = {
             id = id, room = v[1], secret = v[2], ordinal = tonumber(v[3]), presence = v[4], epoch = tonumber(v[5]),
             line = v[6], at = tonumber(v[7]), last = tonumber(v[8]), acked = tonumber(v[9]), bytes = tonumber(v[10]),
-            taken = tonumber(v[11]), node = v[12], request = v[13],
+            taken = tonumber(v[11]), node = v[12], request = v[13], who = v[14], joined = tonumber(v[15]),
         }
     end
     sessions[id] = s
@@ -283,15 +285,24 @@ local function attach(s, node, received, outcome)
     return reply
 end
 
--- time, limits, node, room, new id, new secret, vacant rooms, vacant sessions, request id or '', profile
--- [, session to resume, its secret, last received seq]
+-- The session without a stream that a participant left in the room, the oldest if there are several.
+local function left_behind(room, who)
+    if who == '' then return nil end
+    for _, member in ipairs(members(room)) do
+        if member.line ~= 'a' and member.who == who then return member end
+    end
+end
+
+-- time, limits, node, room, new id, new secret, vacant rooms, vacant sessions, request id or '', profile, who it is
+-- or '', whether a room may be made or '' [, session to resume, its secret, last received seq]
 local function join(keys, args)
     begin(keys, args)
     local node, room, request = args[3], args[4], args[9]
-    local resume = args[11] and session(args[11])
+    local who, resumes = args[11], args[13]
+    local resume = resumes and session(resumes)
     if resume and resume.room == room then
-        local received = tonumber(args[13])
-        if resume.secret ~= args[12] then return done({ BAD_SECRET }) end
+        local received = tonumber(args[15])
+        if resume.secret ~= args[14] then return done({ BAD_SECRET }) end
         if received > resume.last then return done({ BEYOND, resume.last }) end
         -- The news of its return may be the last straw for a log of the others, and that news for its own.
         local joined = attach(resume, node, received, 'r')
@@ -300,7 +311,7 @@ local function join(keys, args)
     if request ~= '' then
         for _, member in ipairs(members(room)) do
             if member.request == request then
-                local joined = attach(member, node, 0, args[11] and 'y' or 'r')
+                local joined = attach(member, node, 0, resumes and 'y' or 'r')
                 if joined then return done(joined) end
                 break
             end
@@ -308,24 +319,28 @@ local function join(keys, args)
     end
 
     local present = #members(room)
-    if present >= limits.room_size then return done({ ROOM_FULL }) end
+    local replaced = present >= limits.room_size and left_behind(room, who)
+    if present >= limits.room_size and not replaced then return done({ ROOM_FULL }) end
+    if present == 0 and args[12] == '' then return done({ MAY_NOT_CREATE }) end
     if present == 0 and tonumber(args[7]) <= 0 then return done({ SERVER_FULL }) end
-    if tonumber(args[8]) <= 0 then return done({ SERVER_FULL }) end
+    if tonumber(args[8]) <= 0 and not replaced then return done({ SERVER_FULL }) end
+    if replaced then finish({ replaced }, 'p') end
     local id = args[5]
     local ordinal = redis.call('HINCRBY', P .. 'r:' .. room, '#', 1)
     redis.call('HSET', P .. 'r:' .. room, id, ordinal)
     redis.call('SADD', P .. 'rooms', room)
     redis.call('HSET', P .. 's:' .. id, 'room', room, 'secret', args[6], 'ordinal', ordinal, 'request', request,
-        'profile', args[10])
+        'profile', args[10], 'who', who, 'joined', whole(now))
     local s = {
         id = id, room = room, secret = args[6], ordinal = ordinal, presence = 'c', epoch = 0, line = 'd', at = now,
         last = 0, acked = 0, bytes = 0, taken = 0, node = '', request = request, profile = args[10],
+        who = who, joined = now,
     }
     sessions[id] = s
     table.insert(rooms[room], s)
     change(s)
     finish(announce(s, '-'), 'o')
-    return done(attach(s, node, 0, args[11] and 'y' or 'n') or { NOT_FOUND })
+    return done(attach(s, node, 0, resumes and 'y' or 'n') or { NOT_FOUND })
 end
 
 local function has_room(s, size)
@@ -418,6 +433,46 @@ local function sweep(keys, args)
     return done({ OK, room_count(), session_count() })
 end
 
+-- time, limits, session
+local function remove(keys, args)
+    begin(keys, args)
+    local s = session(args[3])
+    if s then finish({ s }, 'm') end
+    return done({ OK, room_count(), session_count(), s and 1 or 0 })
+end
+
+-- time, limits, room
+local function close(keys, args)
+    begin(keys, args)
+    local all = {}
+    for _, member in ipairs(members(args[3])) do all[#all + 1] = member end
+    -- One by one: none of them is told of the others' end for a reason that is not theirs.
+    for _, member in ipairs(all) do finish({ member }, 'm') end
+    return done({ OK, room_count(), session_count(), #all })
+end
+
+-- time, limits, room. Answers for each member: session, ordinal, presence, profile, whether it has a stream, when it
+-- came, frames that wait.
+local function view(keys, args)
+    begin(keys, args)
+    local reply = {}
+    for _, s in ipairs(members(args[3])) do
+        local seen = { s.id, s.ordinal, s.presence, profile(s), s.line == 'a' and 1 or 0, s.joined, s.last - s.acked }
+        for _, field in ipairs(seen) do reply[#reply + 1] = field end
+    end
+    return done(reply)
+end
+
+-- Answers for each room: its name, and how many are in it.
+local function rooms_of_shard(keys)
+    local reply = {}
+    for _, room in ipairs(redis.call('SMEMBERS', keys[1] .. 'rooms')) do
+        reply[#reply + 1] = room
+        reply[#reply + 1] = redis.call('HLEN', keys[1] .. 'r:' .. room) - 1
+    end
+    return reply
+end
+
 -- time, session, epoch, after, max
 local function read(keys, args)
     local prefix, id, epoch = keys[1], args[2], args[3]
@@ -463,5 +518,9 @@ register('send', send, {})
 register('leave', leave, { 'allow-oom' })
 register('detach', detach, { 'allow-oom' })
 register('sweep', sweep, { 'allow-oom' })
+register('remove', remove, { 'allow-oom' })
+register('close', close, { 'allow-oom' })
+register('view', view, { 'allow-oom' })
+register('rooms', rooms_of_shard, { 'no-writes' })
 register('read', read, { 'no-writes' })
 register('news', news, { 'no-writes' })

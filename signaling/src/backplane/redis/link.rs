@@ -124,8 +124,12 @@ pub(super) enum Function {
     Leave,
     Detach,
     Sweep,
+    Remove,
+    Close,
+    View,
     Read,
     News,
+    Rooms,
 }
 
 impl Function {
@@ -136,15 +140,26 @@ impl Function {
             Self::Leave => "leave",
             Self::Detach => "detach",
             Self::Sweep => "sweep",
+            Self::Remove => "remove",
+            Self::Close => "close",
+            Self::View => "view",
             Self::Read => "read",
             Self::News => "news",
+            Self::Rooms => "rooms",
         }
     }
 
     pub(super) fn verb(self) -> &'static str {
         match self {
-            Self::Join | Self::Send | Self::Leave | Self::Detach | Self::Sweep => "FCALL",
-            Self::Read | Self::News => "FCALL_RO",
+            Self::Join
+            | Self::Send
+            | Self::Leave
+            | Self::Detach
+            | Self::Sweep
+            | Self::Remove
+            | Self::Close
+            | Self::View => "FCALL",
+            Self::Read | Self::News | Self::Rooms => "FCALL_RO",
         }
     }
 }

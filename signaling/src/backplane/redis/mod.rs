@@ -23,7 +23,8 @@ use super::shard::Shard;
 use super::{Backplane, Bounds, Doorbell, Failure, Occupancy, ReadFailure, Unavailable};
 use crate::clock::Clock;
 use crate::room::{
-    Entry, Fresh, Join, Joined, Limits, Outgoing, Refusal, Sent, SessionId, StreamEnd, Timestamp, Vacancy,
+    Entry, Fresh, Join, Joined, Limits, Outgoing, Refusal, RoomKey, RoomSummary, Sent, SessionId,
+    SessionView, StreamEnd, Timestamp, Vacancy,
 };
 use functions::Library;
 use lines::Lines;
@@ -174,6 +175,41 @@ impl Backplane for Redis {
         Ok(())
     }
 
+    async fn rooms(&self, after: Option<&RoomKey>, max: usize) -> Result<Vec<RoomSummary>, Unavailable> {
+        let first = after.map_or(0, |after| Shard::of_room(after).index());
+        let mut found = Vec::new();
+        for shard in Shard::all().skip(first) {
+            let mut rooms = understood(self.node.call(Function::Rooms, shard, |_| ()).await?.rooms())?;
+            if let Some(after) = after.filter(|after| Shard::of_room(after) == shard) {
+                rooms.retain(|summary| summary.room.as_str() > after.as_str());
+            }
+            rooms.sort_unstable_by(|a, b| a.room.as_str().cmp(b.room.as_str()));
+            found.extend(rooms.into_iter().take(max - found.len()));
+            if found.len() == max {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn room(&self, room: &RoomKey) -> Result<Vec<SessionView>, Unavailable> {
+        let node = &self.node;
+        let call = |cmd: &mut Cmd| {
+            cmd.arg(room.as_str());
+        };
+        understood(node.mutate(Function::View, Shard::of_room(room), node.time(), call).await?.view())
+    }
+
+    async fn remove(&self, session: &SessionId) -> Result<bool, Unavailable> {
+        let Some(shard) = Shard::of_session(session) else { return Ok(false) };
+        Ok(self.node.end(Function::Remove, shard, session.as_str()).await? > 0)
+    }
+
+    async fn close(&self, room: &RoomKey) -> Result<usize, Unavailable> {
+        let ended = self.node.end(Function::Close, Shard::of_room(room), room.as_str()).await?;
+        Ok(usize::try_from(ended).unwrap_or(usize::MAX))
+    }
+
     /// As of the last sweep, and what this node has seen since.
     async fn occupancy(&self) -> Result<Occupancy, Unavailable> {
         if self.node.link.number().is_none() {
@@ -193,6 +229,17 @@ impl Node {
         self.count(shard, rooms, sessions);
         let doorbell = self.lines.open(&joined.session, joined.epoch, joined.cursor);
         Ok((joined, doorbell))
+    }
+
+    /// Ends one or several by an operator's will, and says how many that were.
+    async fn end(&self, function: Function, shard: Shard, whom: &str) -> Result<u64, Unavailable> {
+        let call = |cmd: &mut Cmd| {
+            cmd.arg(whom);
+        };
+        let (rooms, sessions, ended) =
+            understood(self.mutate(function, shard, self.time(), call).await?.ended())?;
+        self.count(shard, rooms, sessions);
+        Ok(ended)
     }
 
     fn detach(&self, session: &SessionId, epoch: u64) {
@@ -313,6 +360,7 @@ fn join_arguments(cmd: &mut Cmd, node: &str, join: &Join, fresh: &Fresh, vacancy
     cmd.arg(fresh.session.as_str()).arg(fresh.secret.as_bytes());
     cmd.arg(vacancy.rooms.min(i32::MAX as usize)).arg(vacancy.sessions.min(i32::MAX as usize));
     cmd.arg(join.request_id.as_deref().unwrap_or("")).arg(reply::profile(&join.profile));
+    cmd.arg(join.profile.who().unwrap_or_default()).arg(if join.may_create { "y" } else { "" });
     if let Some(resume) = &join.resume {
         cmd.arg(resume.session.as_str()).arg(resume.secret.as_ref()).arg(resume.last_received_seq);
     }

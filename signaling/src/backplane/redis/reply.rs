@@ -9,7 +9,7 @@ use redis::Value;
 
 use crate::room::{
     Body, Entry, Joined, LeaveReason, Limits, Member, Outcome, Outgoing, ParticipantEvent, Presence, Profile,
-    Refusal, Secret, Sent, SessionId, StreamEnd, Timestamp, undo_events,
+    Refusal, RoomSummary, Secret, Sent, SessionId, SessionView, StreamEnd, Timestamp, undo_events,
 };
 
 /// An answer that this version of the functions does not give.
@@ -25,9 +25,10 @@ pub(super) fn limits(limits: &Limits) -> String {
 }
 
 pub(super) fn profile(profile: &Profile) -> Vec<u8> {
-    let Profile { display_name, capabilities, identity_key } = profile.clone();
+    let Profile { display_name, capabilities, identity_key, identity } = profile.clone();
     let identity_key = identity_key.to_vec();
-    Participant { display_name, capabilities, identity_key, ..Participant::default() }.encode_to_vec()
+    Participant { display_name, capabilities, identity_key, identity, ..Participant::default() }
+        .encode_to_vec()
 }
 
 /// An answer, read from its beginning.
@@ -127,6 +128,46 @@ impl Reply {
         entries.collect::<Result<_, _>>().map(Ok)
     }
 
+    /// How many rooms and sessions the shard has, and how many sessions were ended.
+    pub(super) fn ended(mut self) -> Result<(u64, u64, u64), Nonsense> {
+        match self.number()? {
+            0 => Ok((self.number()?, self.number()?, self.number()?)),
+            _ => Err(Nonsense("a refusal")),
+        }
+    }
+
+    /// The shard's rooms, in no order.
+    pub(super) fn rooms(mut self) -> Result<Vec<RoomSummary>, Nonsense> {
+        let mut rooms = Vec::with_capacity(self.0.len() / 2);
+        while self.0.len() > 0 {
+            let room = self.bytes()?;
+            let room = std::str::from_utf8(&room).map_err(|_| Nonsense("a room"))?.into();
+            let sessions = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+            rooms.push(RoomSummary { room, sessions });
+        }
+        Ok(rooms)
+    }
+
+    /// Who is in a room.
+    pub(super) fn view(mut self) -> Result<Vec<SessionView>, Nonsense> {
+        let mut sessions = Vec::new();
+        while self.0.len() > 0 {
+            let member = Member {
+                session: self.session()?,
+                ordinal: self.number()?,
+                presence: presence(self.letter()?).ok_or(Nonsense("a presence"))?,
+                profile: Arc::new(decode_profile(&self.bytes()?)?),
+            };
+            sessions.push(SessionView {
+                member,
+                is_attached: self.number()? != 0,
+                joined_at: Timestamp(self.number()?),
+                waiting: usize::try_from(self.number()?).unwrap_or(usize::MAX),
+            });
+        }
+        Ok(sessions)
+    }
+
     /// Places in what was asked about.
     pub(super) fn places(mut self) -> Result<Vec<u64>, Nonsense> {
         let mut places = Vec::with_capacity(self.0.len());
@@ -149,6 +190,7 @@ impl Reply {
                 Refusal::ClientSeqGap { expected, got: frame(frames, self.number()?)?.client_seq }
             }
             7 => Refusal::BeyondTheLog { last: self.number()? },
+            8 => Refusal::MayNotCreate,
             _ => return Err(Nonsense("a refusal")),
         }))
     }
@@ -194,9 +236,9 @@ fn bytes(value: Value) -> Result<Vec<u8>, Nonsense> {
 }
 
 fn decode_profile(bytes: &[u8]) -> Result<Profile, Nonsense> {
-    let Participant { display_name, capabilities, identity_key, .. } =
+    let Participant { display_name, capabilities, identity_key, identity, .. } =
         Participant::decode(bytes).map_err(|_| Nonsense("a profile"))?;
-    Ok(Profile { display_name, capabilities, identity_key: identity_key.into() })
+    Ok(Profile { display_name, capabilities, identity_key: identity_key.into(), identity })
 }
 
 fn presence(letter: u8) -> Option<Presence> {
@@ -207,6 +249,7 @@ fn presence(letter: u8) -> Option<Presence> {
         b'x' => Presence::Left(LeaveReason::LeaseExpired),
         b'm' => Presence::Left(LeaveReason::Removed),
         b'o' => Presence::Left(LeaveReason::Overflow),
+        b'p' => Presence::Left(LeaveReason::Replaced),
         _ => return None,
     })
 }

@@ -49,7 +49,9 @@ impl Alone {
             last_received_seq: 0,
         });
         let profile = Profile { display_name: "Ada".into(), ..Profile::default() };
-        self.backplane.join(Join { room: "red".into(), profile, request_id: None, resume }).await
+        self.backplane
+            .join(Join { room: "red".into(), profile, request_id: None, resume, may_create: true })
+            .await
     }
 
     async fn say(&self, joined: &Joined) -> Result<Sent, Failure> {
@@ -177,6 +179,22 @@ impl Backplane for Nodes {
             node.sweep().await?;
         }
         Ok(())
+    }
+
+    async fn rooms(&self, after: Option<&RoomKey>, max: usize) -> Result<Vec<RoomSummary>, Unavailable> {
+        self.next().rooms(after, max).await
+    }
+
+    async fn room(&self, room: &RoomKey) -> Result<Vec<SessionView>, Unavailable> {
+        self.next().room(room).await
+    }
+
+    async fn remove(&self, session: &SessionId) -> Result<bool, Unavailable> {
+        self.next().remove(session).await
+    }
+
+    async fn close(&self, room: &RoomKey) -> Result<usize, Unavailable> {
+        self.next().close(room).await
     }
 
     async fn occupancy(&self) -> Result<Occupancy, Unavailable> {
@@ -314,7 +332,13 @@ async fn the_whole_cluster_has_bounds() {
         for node in &nodes {
             sweep_all(node).await;
         }
-        let join = Join { room: room.into(), profile: Profile::default(), request_id: None, resume: None };
+        let join = Join {
+            room: room.into(),
+            profile: Profile::default(),
+            request_id: None,
+            resume: None,
+            may_create: true,
+        };
         node.join(join).await
     };
     for (node, room) in [(0, "red"), (1, "blue"), (0, "blue")] {

@@ -361,6 +361,7 @@ impl<C: Core> World<C> {
             profile: Profile::default(),
             request_id: Some(request_id.clone()),
             resume,
+            may_create: true,
         };
         let joined = match self.core.handle_join(self.now, join, fresh(self.requests), FREE) {
             Ok(joined) => joined,
