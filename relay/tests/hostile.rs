@@ -1,5 +1,8 @@
 //! What strangers send, and that it changes nothing for anybody else.
 
+mod limits;
+mod peers;
+
 use std::time::Duration;
 
 use farcall_relay::stun::{AttributeType, Class, Method, TransactionId};

@@ -122,6 +122,22 @@ impl Client {
         self.ask_about(Method::CHANNEL_BIND, peer, &number).code()
     }
 
+    /// A permission for all of them at once.
+    pub(crate) fn permit_all(&mut self, peers: &[SocketAddr]) -> Option<u16> {
+        let id = self.upcoming();
+        let value = |peer: &SocketAddr| EncodedAddress::xor(*peer, &id).as_bytes().to_vec();
+        let attributes = peers.iter().map(|peer| (AttributeType::XOR_PEER_ADDRESS, value(peer))).collect();
+        self.ask(Method::CREATE_PERMISSION, &attributes).code()
+    }
+
+    /// A signed request, not sent yet.
+    pub(crate) fn prepare(&mut self, method: Method, attributes: &Attributes) -> Vec<u8> {
+        // An empty Refresh fetches a nonce and does nothing else.
+        self.ask(Method::REFRESH, &vec![]);
+        let id = self.transaction();
+        self.signed(method, id, attributes)
+    }
+
     /// A request about a peer.
     fn ask_about(&mut self, method: Method, peer: SocketAddr, more: &Attributes) -> Answer {
         let value = EncodedAddress::xor(peer, &self.upcoming()).as_bytes().to_vec();
@@ -266,7 +282,8 @@ impl Client {
         id
     }
 
-    fn upcoming(&self) -> TransactionId {
+    /// The id of the next message.
+    pub(crate) fn upcoming(&self) -> TransactionId {
         let mut id = [7; 12];
         id[4..].copy_from_slice(&self.transactions.to_be_bytes());
         TransactionId(id)

@@ -20,6 +20,16 @@ pub(crate) fn udp_socket() -> UdpSocket {
     socket
 }
 
+/// Whether IPv6 can be tried here; if not, it is said.
+pub(crate) fn has_ipv6() -> bool {
+    let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let has_loopback = interfaces.lines().any(|line| line.ends_with(" lo"));
+    if !has_loopback {
+        eprintln!("NOT RUN: this machine has no IPv6 loopback");
+    }
+    has_loopback
+}
+
 /// A peer that sends back whatever it gets, for as long as the test runs.
 pub(crate) fn echo_peer() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
