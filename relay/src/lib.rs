@@ -4,11 +4,14 @@
 //! machine decides, `routes` caches its decisions, `io` forwards without asking.
 
 pub mod auth;
+pub mod certificates;
 pub mod clock;
 pub mod config;
+pub mod dtls;
 pub mod io;
 pub mod metrics;
 pub mod policy;
+pub mod proxy_protocol;
 pub mod routes;
 pub mod service;
 pub mod stun;

@@ -18,6 +18,9 @@ pub struct WorkerMetrics {
     pub allocations: Gauge,
     /// Stream clients connected.
     pub streams: Gauge,
+    /// DTLS clients connected.
+    pub dtls_clients: Gauge,
+    handshakes: [[Counter; Handshake::ALL.len()]; Secured::ALL.len()],
 }
 
 impl WorkerMetrics {
@@ -51,6 +54,14 @@ impl WorkerMetrics {
         }
     }
 
+    /// A handshake is over.
+    pub fn handshake(&self, secured: Secured, result: Handshake) {
+        let counter = self.handshakes.get(secured as usize).and_then(|row| row.get(result as usize));
+        if let Some(counter) = counter {
+            counter.add(1);
+        }
+    }
+
     /// An allocation came into being.
     pub fn allocation_created(&self) {
         self.allocations_created.add(1);
@@ -69,6 +80,32 @@ pub enum Direction {
 
 impl Direction {
     const ALL: [(Self, &'static str); 2] = [(Self::ToPeer, "to_peer"), (Self::ToClient, "to_client")];
+}
+
+/// What a handshake is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secured {
+    /// Streams.
+    Tls,
+    /// Datagrams.
+    Dtls,
+}
+
+impl Secured {
+    const ALL: [(Self, &'static str); 2] = [(Self::Tls, "tls"), (Self::Dtls, "dtls")];
+}
+
+/// How a handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// With a connection.
+    Done,
+    /// Without one.
+    Failed,
+}
+
+impl Handshake {
+    const ALL: [(Self, &'static str); 2] = [(Self::Done, "done"), (Self::Failed, "failed")];
 }
 
 /// Why a datagram came to nothing.
@@ -100,10 +137,12 @@ pub enum DropReason {
     SendBufferFull,
     /// The kernel lost it before we came to it (`SO_RXQ_OVFL`).
     ReceiveBufferFull,
+    /// One handshake too many at once, or of one source.
+    HandshakeLimit,
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 13] = [
+    const ALL: [(Self, &'static str); 14] = [
         (Self::Malformed, "malformed"),
         (Self::NotARequest, "not_a_request"),
         (Self::SourcePortZero, "source_port_zero"),
@@ -117,6 +156,7 @@ impl DropReason {
         (Self::SendFailed, "send_failed"),
         (Self::SendBufferFull, "send_buffer_full"),
         (Self::ReceiveBufferFull, "receive_buffer_full"),
+        (Self::HandshakeLimit, "handshake_limit"),
     ];
 }
 
@@ -181,6 +221,17 @@ pub fn render(workers: &[Arc<WorkerMetrics>]) -> String {
     page.sample("allocations", "", |worker| Some(&worker.allocations.0));
     page.family("stream_clients", "gauge", "Clients connected by stream");
     page.sample("stream_clients", "", |worker| Some(&worker.streams.0));
+    page.family("dtls_clients", "gauge", "Clients connected by DTLS");
+    page.sample("dtls_clients", "", |worker| Some(&worker.dtls_clients.0));
+    page.family("handshakes_total", "counter", "TLS and DTLS handshakes that ended");
+    for (secured, transport) in Secured::ALL {
+        for (handshake, result) in Handshake::ALL {
+            let labels = format!("{{transport=\"{transport}\",result=\"{result}\"}}");
+            page.sample("handshakes_total", &labels, |worker| {
+                worker.handshakes.get(secured as usize)?.get(handshake as usize)
+            });
+        }
+    }
     page.text
 }
 

@@ -15,8 +15,11 @@ use tracing::{error, info, warn};
 
 use crate::auth::{Authenticator, NonceKey};
 use crate::clock;
-use crate::config::Config;
-use crate::io::{Buffers, Listeners, Plane, Worker, WorkerHandle, WorkerParts};
+use crate::config::{Config, SecureConfig};
+use crate::dtls::{CookieKey, Front, SessionConfig};
+use crate::io::{
+    Buffers, DtlsParts, Listeners, Plane, SecureListeners, SecureParts, Worker, WorkerHandle, WorkerParts,
+};
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::telemetry;
@@ -29,6 +32,12 @@ pub struct Ready {
     pub udp: Vec<SocketAddr>,
     /// STUN and TURN over TCP.
     pub tcp: Vec<SocketAddr>,
+    /// STUN and TURN over TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<SocketAddr>,
+    /// STUN and TURN over DTLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dtls: Vec<SocketAddr>,
     /// The other addresses of behaviour discovery.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alternate: Vec<SocketAddr>,
@@ -46,7 +55,11 @@ pub async fn run(
     let (listeners, pairs) =
         Listeners::bind(&config.listen, &config.alternate_listen, config.workers.get(), config.buffers)?;
     let (mut udp, mut tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
-    let own_listeners: Vec<_> = udp.iter().chain(&tcp).copied().collect();
+    let secure = &config.secure;
+    let secure_listeners =
+        SecureListeners::bind(&secure.tls_listen, &secure.dtls_listen, config.workers.get(), config.buffers)?;
+    let (tls, dtls) = secure_listeners.first().map(SecureListeners::addresses).unwrap_or_default();
+    let own_listeners: Vec<_> = udp.iter().chain(&tcp).chain(&tls).chain(&dtls).copied().collect();
     udp.truncate(config.listen.len());
     tcp.truncate(config.listen.len());
     let alternate = pairs.iter().map(|pair| pair.alternate).collect();
@@ -60,10 +73,11 @@ pub async fn run(
     let addresses = relay_addresses(&config, &udp)?;
     let own_listeners = own_listeners.into_iter().chain(metrics).collect();
     let blueprint = Blueprint::new(&config, addresses, own_listeners, Discovery::new(pairs))?;
+    let listeners = listeners.into_iter().zip(secure_listeners).collect();
     let mut fleet = Fleet::start(listeners, &blueprint)?;
 
     warn_about(&config);
-    let where_ready = Ready { udp, tcp, alternate, metrics };
+    let where_ready = Ready { udp, tcp, tls, dtls, alternate, metrics };
     info!(udp = ?where_ready.udp, tcp = ?where_ready.tcp, metrics = ?where_ready.metrics, workers = config.workers, "Serving");
     ready(&where_ready)?;
 
@@ -74,9 +88,16 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
+    let watch_certificates = async {
+        match &config.secure.certificates {
+            Some(certificates) => certificates.watch().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = shutdown => info!("Shutting down"),
         () = serve_metrics => {}
+        () = watch_certificates => {}
         () = fleet.any_ended() => error!("A worker ended by itself"),
     }
     fleet.stop()
@@ -92,14 +113,15 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(listeners: Vec<Listeners>, blueprint: &Blueprint) -> anyhow::Result<Self> {
+    fn start(listeners: Vec<(Listeners, SecureListeners)>, blueprint: &Blueprint) -> anyhow::Result<Self> {
         let (sender, ended) = mpsc::channel(1);
         let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
-        for (index, listeners) in listeners.into_iter().enumerate() {
+        for (index, (listeners, secure)) in listeners.into_iter().enumerate() {
             let metrics = Arc::new(WorkerMetrics::default());
             let server = blueprint.server(Arc::clone(&metrics))?;
             let parts = WorkerParts {
                 listeners,
+                secure: blueprint.secure(secure),
                 server,
                 quota: blueprint.quota.clone(),
                 own_relays: blueprint.own_relays.clone(),
@@ -162,6 +184,8 @@ struct Blueprint {
     own_relays: OwnRelays,
     plane: Plane,
     buffers: Buffers,
+    secure: SecureConfig,
+    dtls: Option<DtlsParts>,
 }
 
 impl Blueprint {
@@ -204,7 +228,18 @@ impl Blueprint {
             own_relays,
             plane: config.plane,
             buffers: config.buffers,
+            secure: config.secure.clone(),
+            dtls: dtls_parts(&config.secure)?,
         })
+    }
+
+    fn secure(&self, listeners: SecureListeners) -> SecureParts {
+        SecureParts {
+            listeners,
+            certificates: self.secure.certificates.clone(),
+            dtls: self.dtls.clone(),
+            proxies: self.secure.proxies.clone(),
+        }
     }
 
     fn server(&self, metrics: Arc<WorkerMetrics>) -> anyhow::Result<Server<StdRng>> {
@@ -216,6 +251,18 @@ impl Blueprint {
             rng: system_rng()?,
         };
         Ok(Server::new(self.turn.clone(), parts))
+    }
+}
+
+/// What all workers' DTLS listeners have in common, if there are any.
+fn dtls_parts(secure: &SecureConfig) -> anyhow::Result<Option<DtlsParts>> {
+    match &secure.certificates {
+        Some(certificates) if !secure.dtls_listen.is_empty() => Ok(Some(DtlsParts {
+            front: Front::new(CookieKey::new(&mut system_rng()?, clock::now())),
+            config: SessionConfig::new().context("cannot set DTLS up")?,
+            certificates: certificates.clone(),
+        })),
+        Some(_) | None => Ok(None),
     }
 }
 

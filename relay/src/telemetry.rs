@@ -18,6 +18,8 @@ use crate::metrics::{self, WorkerMetrics};
 /// Begins to log. `RUST_LOG` wins, being what a person sets for one run.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(filter)).context("log")?;
+    // The library warns of what any stranger can send.
+    let filter = filter.add_directive("dimpl=off".parse()?);
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

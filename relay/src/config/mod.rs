@@ -6,6 +6,7 @@
 mod parse;
 mod raw;
 mod realm;
+mod secure;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ use crate::turn::{ChannelRange, ClassicStun};
 use parse::Parser as FieldParser;
 use raw::Raw;
 use realm::RawRealm;
+pub use secure::SecureConfig;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -52,6 +54,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// What behaviour discovery answers from, at most one a family.
     pub alternate_listen: Vec<SocketAddr>,
+    /// TLS, DTLS and proxies.
+    pub secure: SecureConfig,
     /// Who clients are.
     pub auth: auth::Config,
     /// Where relay sockets are bound, at most one of each family; none, from the listeners.
@@ -123,11 +127,12 @@ impl Config {
 impl TryFrom<Raw> for Config {
     type Error = ConfigError;
 
-    fn try_from(raw: Raw) -> Result<Self, ConfigError> {
+    fn try_from(mut raw: Raw) -> Result<Self, ConfigError> {
         let mut parser = FieldParser::default();
         let config = Self {
-            listen: parser.list("listen", raw.listen, parse::from_str),
-            alternate_listen: parser.list("alternate-listen", raw.alternate_listen, parse::from_str),
+            listen: parser.list("listen", raw.listen.take(), parse::from_str),
+            alternate_listen: parser.list("alternate-listen", raw.alternate_listen.take(), parse::from_str),
+            secure: SecureConfig::read(&mut raw, &mut parser),
             auth: realm::read(
                 &mut parser,
                 raw.realm,

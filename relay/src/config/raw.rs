@@ -20,6 +20,31 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "texts")]
     pub(super) alternate_listen: Option<Vec<String>>,
 
+    /// Address for STUN and TURN over TLS; repeat for more [default: none]
+    #[arg(long, env = "FARCALL_RELAY_TLS_LISTEN", value_delimiter = ',', value_name = "ADDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) tls_listen: Option<Vec<String>>,
+
+    /// Address for STUN and TURN over DTLS; may be that of --tls-listen; repeat for more [default: none]
+    #[arg(long, env = "FARCALL_RELAY_DTLS_LISTEN", value_delimiter = ',', value_name = "ADDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) dtls_listen: Option<Vec<String>>,
+
+    /// Certificate chain in PEM, read again when it changes; repeat for more, chosen by server name
+    #[arg(long, env = "FARCALL_RELAY_TLS_CERT", value_delimiter = ',', value_name = "FILE")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) tls_cert: Option<Vec<String>>,
+
+    /// Private key of the certificate at the same place, in PEM
+    #[arg(long, env = "FARCALL_RELAY_TLS_KEY", value_delimiter = ',', value_name = "FILE")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) tls_key: Option<Vec<String>>,
+
+    /// Proxies whose connections begin with a PROXY header, version 2; all others are taken as they come
+    #[arg(long, env = "FARCALL_RELAY_PROXY_PROTOCOL_FROM", value_delimiter = ',', value_name = "CIDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) proxy_protocol_from: Option<Vec<String>>,
+
     /// Realm of all credentials [default: farcall]
     #[arg(long, env = "FARCALL_RELAY_REALM")]
     pub(super) realm: Option<RawRealms>,
@@ -169,6 +194,11 @@ impl Raw {
         Self {
             listen: self.listen.or(file.listen),
             alternate_listen: self.alternate_listen.or(file.alternate_listen),
+            tls_listen: self.tls_listen.or(file.tls_listen),
+            dtls_listen: self.dtls_listen.or(file.dtls_listen),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            proxy_protocol_from: self.proxy_protocol_from.or(file.proxy_protocol_from),
             realm: RawRealms::or(self.realm, file.realm),
             oauth_key: self.oauth_key.or(file.oauth_key),
             oauth_server: self.oauth_server.or(file.oauth_server),

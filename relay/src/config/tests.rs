@@ -222,11 +222,11 @@ fn a_wrong_secret_is_not_repeated_and_a_right_one_not_shown() {
 
 #[test]
 fn unknown_flags_and_keys_are_refused() {
-    for flag in ["--tls-listen=127.0.0.1:1", "--admin-listen=127.0.0.1:1", "--x"] {
+    for flag in ["--quic-listen=127.0.0.1:1", "--admin-listen=127.0.0.1:1", "--x"] {
         assert!(Args::try_parse_from(["farcall-relay", flag]).is_err(), "{flag}");
     }
-    let error = Config::from_toml("tls-listen = \"127.0.0.1:1\"").unwrap_err();
-    assert!(error.to_string().contains("tls-listen"), "{error}");
+    let error = Config::from_toml("quic-listen = \"127.0.0.1:1\"").unwrap_err();
+    assert!(error.to_string().contains("quic-listen"), "{error}");
     assert!(config(&["--config", "/nonexistent/relay.toml"]).unwrap_err().to_string().contains("relay.toml"));
 }
 

@@ -1,10 +1,12 @@
 //! What a stream client has not taken yet.
 //!
 //! Media that comes late is worth less than media that comes now, so when a client reads too slowly the oldest
-//! relayed frames go. Responses never go, and a frame of which a part is out stays whole.
+//! relayed frames go: those that have waited for longer than anybody wants to wait. Responses never go, and a frame of
+//! which a part is out stays whole.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 /// Whether somebody waits for a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +17,29 @@ pub(super) enum Urgency {
     Droppable,
 }
 
-/// Frames in order, bounded in bytes.
+/// Frames in order, bounded in time, and in bytes lest time be not enough.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    frames: VecDeque<(Urgency, Box<[u8]>)>,
+    frames: VecDeque<Frame>,
     bytes: usize,
     /// How much of the first frame is out.
     written: usize,
+}
+
+#[derive(Debug)]
+struct Frame {
+    urgency: Urgency,
+    since: Instant,
+    bytes: Box<[u8]>,
+}
+
+/// What came of a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flushed {
+    /// Whether anything went out.
+    pub(super) has_progress: bool,
+    /// Frames that had waited for too long.
+    pub(super) dropped: usize,
 }
 
 impl Backlog {
@@ -33,6 +51,7 @@ impl Backlog {
     pub(super) fn write(
         &mut self,
         sink: &mut impl Write,
+        now: Instant,
         frame: &[u8],
         urgency: Urgency,
     ) -> io::Result<usize> {
@@ -44,37 +63,43 @@ impl Backlog {
             self.written = written;
         }
         self.bytes += frame.len();
-        self.frames.push_back((urgency, frame.into()));
-        Ok(self.shrink())
+        self.frames.push_back(Frame { urgency, since: now, bytes: frame.into() });
+        Ok(self.drop_stale(now))
     }
 
-    /// Writes what is left, as far as it goes. Says whether any of it went.
-    pub(super) fn flush(&mut self, sink: &mut impl Write) -> io::Result<bool> {
+    /// Writes what is left and not too old, as far as it goes.
+    pub(super) fn flush(&mut self, sink: &mut impl Write, now: Instant) -> io::Result<Flushed> {
+        let dropped = self.drop_stale(now);
         let mut has_progress = false;
-        while let Some((_, frame)) = self.frames.front() {
-            let rest = frame.get(self.written..).unwrap_or_default();
+        while let Some(Frame { bytes, .. }) = self.frames.front() {
+            let rest = bytes.get(self.written..).unwrap_or_default();
             let written = write_some(sink, rest)?;
             has_progress |= written > 0;
             if written < rest.len() {
                 self.written += written;
                 break;
             }
-            self.bytes -= frame.len();
+            self.bytes -= bytes.len();
             self.written = 0;
             self.frames.pop_front();
         }
-        Ok(has_progress)
+        Ok(Flushed { has_progress, dropped })
     }
 
-    /// Drops the oldest relayed frames until the bound holds, or only what must stay is left.
-    fn shrink(&mut self) -> usize {
+    /// Drops the oldest relayed frames until both bounds hold, or only what must stay is left. Returns how many.
+    pub(super) fn drop_stale(&mut self, now: Instant) -> usize {
+        let begun = usize::from(self.written > 0);
         let mut dropped = 0;
-        while self.bytes > MAX_BYTES {
-            let begun = usize::from(self.written > 0);
-            let oldest =
-                self.frames.iter().skip(begun).position(|(urgency, _)| *urgency == Urgency::Droppable);
-            let Some((_, frame)) = oldest.and_then(|at| self.frames.remove(begun + at)) else { break };
-            self.bytes -= frame.len();
+        loop {
+            let mut waiting = self.frames.iter().enumerate().skip(begun);
+            let oldest = waiting.find(|(_, frame)| frame.urgency == Urgency::Droppable);
+            let Some((at, frame)) = oldest else { break };
+            let is_stale = now.saturating_duration_since(frame.since) > MAX_AGE;
+            if !is_stale && self.bytes <= MAX_BYTES {
+                break;
+            }
+            self.bytes -= frame.bytes.len();
+            self.frames.remove(at);
             dropped += 1;
         }
         dropped
@@ -101,12 +126,15 @@ fn write_some(sink: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     Ok(written)
 }
 
-/// A few hundred milliseconds of video.
-const MAX_BYTES: usize = 256 * 1024;
+/// For how long a frame may wait: about as long as a player can bridge.
+const MAX_AGE: Duration = Duration::from_millis(200);
+/// What forty megabits a second make of that.
+const MAX_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     /// Takes `room` bytes and then makes one wait.
     #[derive(Default)]
@@ -133,44 +161,69 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_and_in_order_however_they_are_taken() {
+        let now = clock::now();
         let mut sink = Sink { room: 3, ..Sink::default() };
         let mut backlog = Backlog::default();
         for frame in [&b"first"[..], b"second", b"third"] {
-            assert_eq!(backlog.write(&mut sink, frame, Urgency::Droppable).unwrap(), 0);
+            assert_eq!(backlog.write(&mut sink, now, frame, Urgency::Droppable).unwrap(), 0);
         }
         while !backlog.is_empty() {
             sink.room = 2;
-            assert!(backlog.flush(&mut sink).unwrap());
+            let flushed = backlog.flush(&mut sink, now).unwrap();
+            assert_eq!(flushed, Flushed { has_progress: true, dropped: 0 });
         }
         assert_eq!(sink.taken, b"firstsecondthird");
         assert_eq!(backlog.bytes, 0);
     }
 
     #[test]
-    fn the_oldest_data_goes_but_neither_responses_nor_a_frame_that_is_half_out() {
+    fn what_waited_too_long_goes_but_neither_responses_nor_a_frame_that_is_half_out() {
+        let start = clock::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut sink = Sink { room: 1, ..Sink::default() };
         let mut backlog = Backlog::default();
-        let frame = |fill: u8| vec![fill; MAX_BYTES / 4];
-        backlog.write(&mut sink, &frame(1), Urgency::Droppable).unwrap();
-        backlog.write(&mut sink, &frame(2), Urgency::Expected).unwrap();
-        let dropped: usize =
-            (3..=8).map(|fill| backlog.write(&mut sink, &frame(fill), Urgency::Droppable).unwrap()).sum();
-        assert_eq!(dropped, 4);
+        for (milliseconds, frame, urgency) in [
+            (0, b"begun", Urgency::Droppable),
+            (10, b"reply", Urgency::Expected),
+            (20, b"older", Urgency::Droppable),
+            (100, b"newer", Urgency::Droppable),
+        ] {
+            assert_eq!(backlog.write(&mut sink, at(milliseconds), frame, urgency).unwrap(), 0);
+        }
+        assert_eq!(backlog.drop_stale(at(220)), 0, "two hundred milliseconds are not too long");
+        assert_eq!(backlog.write(&mut sink, at(221), b"later", Urgency::Droppable).unwrap(), 1);
         sink.room = usize::MAX;
-        backlog.flush(&mut sink).unwrap();
-        let mut order = sink.taken.clone();
+        let flushed = backlog.flush(&mut sink, at(301)).unwrap();
+        assert_eq!(flushed, Flushed { has_progress: true, dropped: 1 });
+        assert_eq!(sink.taken, b"begunreplylater");
+        assert!(backlog.is_empty() && backlog.bytes == 0);
+    }
+
+    #[test]
+    fn a_burst_is_bounded_in_bytes_and_its_oldest_goes() {
+        let now = clock::now();
+        let mut sink = Sink::default();
+        let mut backlog = Backlog::default();
+        let frame = |fill: u8| vec![fill; MAX_BYTES / 4];
+        let dropped: usize = (1..=6)
+            .map(|fill| backlog.write(&mut sink, now, &frame(fill), Urgency::Droppable).unwrap())
+            .sum();
+        assert_eq!((dropped, backlog.bytes), (2, MAX_BYTES));
+        sink.room = usize::MAX;
+        backlog.flush(&mut sink, now).unwrap();
+        let mut order = sink.taken;
         order.dedup();
-        assert_eq!(order, [1, 2, 7, 8]);
-        assert_eq!(sink.taken.len(), MAX_BYTES);
+        assert_eq!(order, [3, 4, 5, 6]);
     }
 
     #[test]
     fn one_that_asks_and_does_not_listen_is_hopeless() {
+        let now = clock::now();
         let mut sink = Sink::default();
         let mut backlog = Backlog::default();
         for _ in 0..9 {
             assert!(!backlog.is_hopeless());
-            backlog.write(&mut sink, &vec![0; MAX_BYTES / 4], Urgency::Expected).unwrap();
+            backlog.write(&mut sink, now, &vec![0; MAX_BYTES / 4], Urgency::Expected).unwrap();
         }
         assert!(backlog.is_hopeless());
     }

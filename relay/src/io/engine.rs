@@ -7,10 +7,11 @@ use rand::CryptoRng;
 
 use super::backlog::Urgency;
 use super::batch::Arrival;
+use super::dtls::DtlsClients;
 use super::outbox::{Envelope, Outbox, Outcome, Purpose};
 use super::relays::Relays;
-use super::streams::{Streams, next_frame};
-use crate::metrics::{Direction, DropReason, WorkerMetrics};
+use super::streams::{Security, Streams, next_frame};
+use crate::metrics::{Direction, DropReason, Handshake, Secured, WorkerMetrics};
 use crate::routes::Routes;
 use crate::stun::{ChannelData, ChannelNumber, channel_data};
 use crate::turn::{
@@ -65,6 +66,7 @@ pub(super) struct Engine<R> {
     pub(super) routes: Routes,
     pub(super) relays: Relays,
     pub(super) streams: Streams,
+    pub(super) dtls: Option<DtlsClients>,
     pub(super) udp: Vec<UdpListener>,
     /// What goes out at the end of this turn, or when there is enough of it.
     pub(super) outbox: Outbox<Via>,
@@ -124,13 +126,18 @@ impl<R: CryptoRng> Engine<R> {
     /// What came by a stream, up to its last whole frame.
     pub(super) fn read_stream(&mut self, index: usize, buffer: &mut Vec<u8>) -> StreamState {
         let Some(stream) = self.streams.get_mut(index) else { return StreamState::Drained };
+        if !stream.is_open() {
+            return self.open_stream(index);
+        }
         let flow = stream.flow();
-        match stream.read(buffer) {
+        let result = stream.read(buffer);
+        if stream.has_just_shaken_hands() {
+            self.metrics.handshake(Secured::Tls, Handshake::Done);
+        }
+        match result {
             Ok(0) => return StreamState::Over,
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return StreamState::Drained,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return StreamState::MaybeMore,
-            Err(_) => return StreamState::Over,
+            Err(error) => return after_error(&error),
         }
         if stream.begins_wrong(buffer) {
             self.metrics.dropped(DropReason::Malformed);
@@ -157,11 +164,9 @@ impl<R: CryptoRng> Engine<R> {
 
     /// A stream can take more.
     pub(super) fn flush_stream(&mut self, index: usize) -> StreamState {
-        let now = self.now.instant;
-        let flushed = self.streams.get_mut(index).map(|stream| stream.flush(now));
-        match flushed {
-            Some(Err(_)) => StreamState::Over,
-            Some(Ok(())) | None => StreamState::Drained,
+        match self.streams.flush(self.now.instant, index) {
+            Err(_) => StreamState::Over,
+            Ok(()) => StreamState::Drained,
         }
     }
 
@@ -179,7 +184,7 @@ impl<R: CryptoRng> Engine<R> {
         self.act();
     }
 
-    fn handle_client_bytes(&mut self, flow: FiveTuple, bytes: &[u8]) {
+    pub(super) fn handle_client_bytes(&mut self, flow: FiveTuple, bytes: &[u8]) {
         let route = ChannelData::parse(bytes)
             .and_then(|message| Some((message.data, self.routes.to_peer(flow, message.channel)?)));
         match route {
@@ -199,8 +204,14 @@ impl<R: CryptoRng> Engine<R> {
         };
         match flow.transport {
             Transport::Udp => self.send_datagram(flow, &header, data, Some(data.len())),
-            // There is no listener for it yet.
-            Transport::Dtls => self.metrics.dropped(DropReason::SendFailed),
+            Transport::Dtls => {
+                let mut frame = std::mem::take(&mut self.frame);
+                frame.clear();
+                frame.extend_from_slice(&header);
+                frame.extend_from_slice(data);
+                self.send_by_dtls(flow, &frame, Some(data.len()));
+                self.frame = frame;
+            }
             Transport::Tcp | Transport::Tls => {
                 let mut frame = std::mem::take(&mut self.frame);
                 frame.clear();
@@ -214,7 +225,7 @@ impl<R: CryptoRng> Engine<R> {
     }
 
     /// Does what the state machine wants.
-    fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
                 Action::Respond { flow, message } => self.send_to_client(flow, &message, None),
@@ -244,7 +255,7 @@ impl<R: CryptoRng> Engine<R> {
     fn send_to_client(&mut self, flow: FiveTuple, message: &[u8], data_bytes: Option<usize>) {
         match flow.transport {
             Transport::Udp => self.send_datagram(flow, &[], message, data_bytes),
-            Transport::Dtls => self.metrics.dropped(DropReason::SendFailed),
+            Transport::Dtls => self.send_by_dtls(flow, message, data_bytes),
             Transport::Tcp | Transport::Tls => self.send_frame(flow, message, data_bytes),
         }
     }
@@ -293,7 +304,7 @@ impl<R: CryptoRng> Engine<R> {
         self.count_to_client(sent, data_bytes);
     }
 
-    fn count_to_client(&self, is_sent: bool, data_bytes: Option<usize>) {
+    pub(super) fn count_to_client(&self, is_sent: bool, data_bytes: Option<usize>) {
         match (is_sent, data_bytes) {
             (true, Some(bytes)) => self.metrics.forwarded(Direction::ToClient, 1, bytes),
             (true, None) => {}
@@ -339,17 +350,33 @@ impl<R: CryptoRng> Engine<R> {
         is_within
     }
 
-    /// Takes a connection in; one with the same ends must have been forgotten by its client.
-    pub(super) fn accept(&mut self, socket: mio::net::TcpStream, from: SocketAddr, server: SocketAddr) {
-        let flow = FiveTuple { client: ClientAddr(from), server, transport: Transport::Tcp };
-        if let Some(before) = self.streams.find(&flow) {
-            self.close_stream(before);
+    /// Takes a connection in.
+    pub(super) fn accept(
+        &mut self,
+        socket: mio::net::TcpStream,
+        from: SocketAddr,
+        server: SocketAddr,
+        security: Security,
+    ) {
+        self.streams.accept(self.now.instant, socket, from, server, security);
+    }
+
+    /// Finds out who is there; a connection with the same ends must have been forgotten by its client.
+    fn open_stream(&mut self, index: usize) -> StreamState {
+        match self.streams.open(index) {
+            Ok(before) => {
+                if let Some(before) = before {
+                    self.close_stream(before);
+                }
+                StreamState::MaybeMore
+            }
+            Err(error) => after_error(&error),
         }
-        self.streams.accept(self.now.instant, socket, from, server);
     }
 
     /// Ends streams that keep us waiting.
     pub(super) fn close_overdue_streams(&mut self) {
+        self.streams.drop_stale(self.now.instant);
         let overdue = self.streams.overdue(self.now.instant, |flow| self.server.has_allocation(flow));
         for index in overdue {
             self.close_stream(index);
@@ -375,4 +402,14 @@ fn count(metrics: &WorkerMetrics, outcome: &Outcome) {
 
 fn is_no_buffers(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
+}
+
+fn after_error(error: &std::io::Error) -> StreamState {
+    if error.kind() == std::io::ErrorKind::WouldBlock {
+        StreamState::Drained
+    } else if error.kind() == std::io::ErrorKind::Interrupted {
+        StreamState::MaybeMore
+    } else {
+        StreamState::Over
+    }
 }

@@ -142,7 +142,7 @@ pub(super) fn bind_relay(address: SocketAddr, buffers: Buffers) -> io::Result<Ud
 
 /// The first socket of a port is bound alone, so that another server on it is noticed, and shares it from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sharing {
+pub(super) enum Sharing {
     Opens,
     Joins,
 }
@@ -161,7 +161,11 @@ fn bind_pair(address: SocketAddr, buffers: Buffers) -> Result<(UdpSocket, TcpLis
     }
 }
 
-fn bind_udp(address: SocketAddr, sharing: Sharing, buffers: Buffers) -> Result<UdpSocket, BindError> {
+pub(super) fn bind_udp(
+    address: SocketAddr,
+    sharing: Sharing,
+    buffers: Buffers,
+) -> Result<UdpSocket, BindError> {
     let bind = || {
         let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
         buffers.set_on(&socket);
@@ -175,7 +179,7 @@ fn bind_udp(address: SocketAddr, sharing: Sharing, buffers: Buffers) -> Result<U
     bind().map_err(|source| BindError { address, transport: "UDP", source })
 }
 
-fn bind_tcp(address: SocketAddr, sharing: Sharing) -> Result<TcpListener, BindError> {
+pub(super) fn bind_tcp(address: SocketAddr, sharing: Sharing) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
         socket.set_reuse_address(true)?;

@@ -6,6 +6,8 @@
 
 mod backlog;
 mod batch;
+mod carrier;
+mod dtls;
 mod engine;
 #[expect(unsafe_code, reason = "system calls that no safe crate offers")]
 mod linux;
@@ -14,11 +16,14 @@ mod outbox;
 mod portable;
 mod ready;
 mod relays;
+mod secure_listeners;
 mod streams;
 mod token;
 mod worker;
 
 pub use batch::{Arrival, Batch, Plane, Readiness};
+pub use dtls::DtlsParts;
 pub use listeners::{BindError, Buffers, Listeners};
 pub use outbox::{Envelope, Outbox, Outcome, Purpose};
-pub use worker::{Worker, WorkerHandle, WorkerParts};
+pub use secure_listeners::SecureListeners;
+pub use worker::{SecureParts, Worker, WorkerHandle, WorkerParts};

@@ -11,6 +11,7 @@ pub(super) enum Source {
     TcpListener(usize),
     Relay(AllocationId),
     Stream(usize),
+    DtlsListener(usize),
 }
 
 impl From<Source> for Token {
@@ -21,6 +22,7 @@ impl From<Source> for Token {
             Source::TcpListener(index) => (2, index),
             Source::Relay(AllocationId(index)) => (3, index),
             Source::Stream(index) => (4, index),
+            Source::DtlsListener(index) => (5, index),
         };
         Self(index << KIND_BITS | kind)
     }
@@ -34,6 +36,7 @@ impl From<Token> for Source {
             2 => Self::TcpListener(index),
             3 => Self::Relay(AllocationId(index)),
             4 => Self::Stream(index),
+            5 => Self::DtlsListener(index),
             _ => Self::Waker,
         }
     }
@@ -53,6 +56,7 @@ mod tests {
                 Source::TcpListener(index),
                 Source::Relay(AllocationId(index)),
                 Source::Stream(index),
+                Source::DtlsListener(index),
             ] {
                 assert_eq!(Source::from(Token::from(source)), source);
             }

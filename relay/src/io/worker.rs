@@ -6,19 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
+use ipnet::IpNet;
+use mio::net::{TcpListener, UdpSocket};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rand::CryptoRng;
 
 use super::batch::{Batch, Plane, Readiness};
+use super::dtls::{DtlsClients, DtlsParts};
 use super::engine::{Engine, StreamState, UdpListener, Via};
 use super::listeners::{Buffers, Listeners};
 use super::outbox::Outbox;
 use super::ready::Ready;
 use super::relays::Relays;
-use super::streams::Streams;
+use super::secure_listeners::SecureListeners;
+use super::streams::{Security, Streams};
 use super::token::Source;
+use crate::certificates::Certificates;
 use crate::clock;
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, Quota};
@@ -30,6 +34,8 @@ use crate::turn::{AllocationId, Now, Server};
 pub struct WorkerParts<R> {
     /// What it listens on.
     pub listeners: Listeners,
+    /// The ways in besides plain UDP and TCP.
+    pub secure: SecureParts,
     /// What decides.
     pub server: Server<R>,
     /// The book of allocations per account, shared by all.
@@ -44,12 +50,32 @@ pub struct WorkerParts<R> {
     pub buffers: Buffers,
 }
 
+/// What TLS, DTLS and proxies need.
+#[derive(Debug, Default)]
+pub struct SecureParts {
+    /// What it listens on.
+    pub listeners: SecureListeners,
+    /// What TLS clients are shown; without any there is no TLS.
+    pub certificates: Option<Certificates>,
+    /// What DTLS listeners need, if there are any.
+    pub dtls: Option<DtlsParts>,
+    /// Whose word is taken for where their connections come from.
+    pub proxies: Vec<IpNet>,
+}
+
+/// A listening socket, and how its connections begin.
+#[derive(Debug)]
+struct StreamListener {
+    socket: TcpListener,
+    security: Security,
+}
+
 /// A worker before or while it runs.
 #[derive(Debug)]
 pub struct Worker<R> {
     poll: Poll,
     engine: Engine<R>,
-    tcp: Vec<TcpListener>,
+    tcp: Vec<StreamListener>,
     ready: Ready,
     batch: Batch,
     stream_buffer: Vec<u8>,
@@ -76,7 +102,7 @@ impl WorkerHandle {
 impl<R: CryptoRng> Worker<R> {
     /// Registers everything, so that `run` cannot fail for want of it.
     pub fn new(parts: WorkerParts<R>) -> io::Result<(Self, WorkerHandle)> {
-        let WorkerParts { listeners, server, quota, own_relays, metrics, plane, buffers } = parts;
+        let WorkerParts { listeners, secure, server, quota, own_relays, metrics, plane, buffers } = parts;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let mut udp = Vec::new();
@@ -87,12 +113,25 @@ impl<R: CryptoRng> Worker<R> {
             let address = socket.local_addr()?;
             udp.push(UdpListener { socket, address, lost: 0 });
         }
+        let tls = secure.certificates.as_ref().map(Certificates::tls);
+        let either = tls.clone().map_or(Security::Plain, Security::Either);
+        let always = tls.map_or(Security::Plain, Security::Tls);
+        let plain_or_tls = listeners.tcp.into_iter().map(|socket| (socket, either.clone()));
+        let tls_alone = secure.listeners.tls.into_iter().map(|socket| (socket, always.clone()));
         let mut tcp = Vec::new();
-        for (index, listener) in listeners.tcp.into_iter().enumerate() {
-            let mut listener = TcpListener::from_std(listener);
-            registry.register(&mut listener, Source::TcpListener(index).into(), Interest::READABLE)?;
-            tcp.push(listener);
+        for (index, (socket, security)) in plain_or_tls.chain(tls_alone).enumerate() {
+            let mut socket = TcpListener::from_std(socket);
+            registry.register(&mut socket, Source::TcpListener(index).into(), Interest::READABLE)?;
+            tcp.push(StreamListener { socket, security });
         }
+        let mut dtls_sockets = Vec::new();
+        for (index, socket) in secure.listeners.dtls.into_iter().enumerate() {
+            let mut socket = UdpSocket::from_std(socket);
+            registry.register(&mut socket, Source::DtlsListener(index).into(), Interest::READABLE)?;
+            let address = socket.local_addr()?;
+            dtls_sockets.push((socket, address));
+        }
+        let dtls = secure.dtls.map(|parts| DtlsClients::new(dtls_sockets, parts, Arc::clone(&metrics)));
         let waker = Arc::new(Waker::new(registry, Source::Waker.into())?);
         let is_stopping = Arc::new(AtomicBool::new(false));
         let handle = WorkerHandle { waker, is_stopping: Arc::clone(&is_stopping) };
@@ -100,7 +139,8 @@ impl<R: CryptoRng> Worker<R> {
             server,
             routes: Routes::default(),
             relays: Relays::new(registry.try_clone()?, buffers, quota, own_relays),
-            streams: Streams::new(registry.try_clone()?, Arc::clone(&metrics)),
+            streams: Streams::new(registry.try_clone()?, secure.proxies, Arc::clone(&metrics)),
+            dtls,
             udp,
             outbox: Outbox::new(plane),
             frame: Vec::new(),
@@ -133,9 +173,13 @@ impl<R: CryptoRng> Worker<R> {
                 }
             }
             self.engine.handle_timeout();
+            self.engine.handle_dtls_timeout();
             self.sweep();
             self.engine.flush();
         }
+        // Those who have somewhere else to go need not wait to notice.
+        self.engine.streams.close_all();
+        self.engine.close_dtls();
         Ok(self.engine.server.allocation_count())
     }
 
@@ -144,8 +188,11 @@ impl<R: CryptoRng> Worker<R> {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let sweep = (!self.engine.streams.is_empty()).then_some(self.next_sweep);
-        let next = self.engine.server.poll_timeout().into_iter().chain(sweep).min()?;
+        let dtls = self.engine.dtls.as_ref();
+        let is_sweep_due = !self.engine.streams.is_empty() || dtls.is_some_and(|clients| !clients.is_empty());
+        let sweep = is_sweep_due.then_some(self.next_sweep);
+        let dtls = dtls.and_then(DtlsClients::poll_timeout);
+        let next = self.engine.server.poll_timeout().into_iter().chain(sweep).chain(dtls).min()?;
         // Rounded up, since poll counts milliseconds and would otherwise spin through the last one.
         Some(next.saturating_duration_since(self.engine.now.instant) + Duration::from_millis(1))
     }
@@ -171,6 +218,10 @@ impl<R: CryptoRng> Worker<R> {
             Source::TcpListener(index) => self.serve_connections(index),
             Source::Relay(allocation) => self.serve_peers(allocation),
             Source::Stream(index) => self.serve_stream(index),
+            Source::DtlsListener(index) => match self.engine.read_dtls(index) {
+                true => Readiness::MaybeMore,
+                false => Readiness::Drained,
+            },
         }
     }
 
@@ -205,10 +256,10 @@ impl<R: CryptoRng> Worker<R> {
 
     fn serve_connections(&mut self, index: usize) -> Readiness {
         let Some(listener) = self.tcp.get(index) else { return Readiness::Drained };
-        let Ok(server) = listener.local_addr() else { return Readiness::Drained };
+        let Ok(server) = listener.socket.local_addr() else { return Readiness::Drained };
         for _ in 0..ACCEPTS {
-            match listener.accept() {
-                Ok((socket, from)) => self.engine.accept(socket, from, server),
+            match listener.socket.accept() {
+                Ok((socket, from)) => self.engine.accept(socket, from, server, listener.security.clone()),
                 // Whatever else it is, the sweep tries again: there may be descriptors by then.
                 Err(_) => return Readiness::Drained,
             }
@@ -233,6 +284,7 @@ impl<R: CryptoRng> Worker<R> {
         }
         self.next_sweep = self.engine.now.instant + SWEEP_INTERVAL;
         self.engine.close_overdue_streams();
+        self.engine.close_idle_dtls();
         for index in 0..self.tcp.len() {
             self.serve_connections(index);
         }
