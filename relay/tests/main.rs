@@ -15,6 +15,8 @@ mod lifecycle;
 #[cfg(test)]
 mod relaying;
 #[cfg(test)]
+mod secure;
+#[cfg(test)]
 mod support;
 
 // The bodies of the fuzz targets, whose own crate needs a fuzzer to build.

@@ -7,6 +7,8 @@ mod cookie;
 mod front;
 mod hello;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use cookie::CookieKey;
 pub use front::{Front, Verdict};

@@ -174,8 +174,7 @@ impl Session {
                 }
                 // No record is longer than the buffer.
                 Output::BufferTooSmall { .. } => return Err(SessionEnd::Failed),
-                Output::PeerCert(_) | Output::KeyingMaterial(..) => {}
-                _ => {}
+                Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
             }
         }
         if is_closed { Err(SessionEnd::Closed) } else { Ok(()) }

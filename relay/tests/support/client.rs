@@ -1,7 +1,8 @@
 //! A TURN client made of the server's own codec and blocking sockets.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex};
 
 use farcall_relay::auth::UserHash;
 use farcall_relay::stun::address::EncodedAddress;
@@ -11,6 +12,7 @@ use farcall_relay::stun::{
     AttributeType, ChannelNumber, Class, ErrorCode, Integrity, IntegrityKey, Message, MessageWriter, Method,
     PasswordAlgorithm, TransactionId, channel_data,
 };
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::{DEADLINE, udp_socket};
 
@@ -38,7 +40,34 @@ impl Answer {
 /// How it reaches the server.
 enum Carrier {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, unread: Vec<u8> },
+    Stream { stream: Box<dyn Stream>, local: SocketAddr, unread: Vec<u8> },
+}
+
+/// Bytes both ways.
+trait Stream: Read + Write {}
+
+impl Stream for TcpStream {}
+impl Stream for Shared {}
+
+/// A TLS connection that its test can look at.
+pub(crate) type TlsConnection = Arc<Mutex<StreamOwned<ClientConnection, TcpStream>>>;
+
+struct Shared(TlsConnection);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().read(buffer)
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap().flush()
+    }
 }
 
 /// A client with an identity.
@@ -71,7 +100,22 @@ impl Client {
         let stream = TcpStream::connect(server).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self::new(Carrier::Tcp { stream, unread: Vec::new() })
+        Self::over(stream)
+    }
+
+    /// By a connection that may have begun.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        let local = stream.local_addr().unwrap();
+        Self::new(Carrier::Stream { stream: Box::new(stream), local, unread: Vec::new() })
+    }
+
+    /// By TLS on such a connection.
+    pub(crate) fn tls(stream: TcpStream, config: Arc<ClientConfig>) -> (Self, TlsConnection) {
+        let local = stream.local_addr().unwrap();
+        let connection = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+        let connection = Arc::new(Mutex::new(StreamOwned::new(connection, stream)));
+        let stream = Box::new(Shared(Arc::clone(&connection)));
+        (Self::new(Carrier::Stream { stream, local, unread: Vec::new() }), connection)
     }
 
     fn new(carrier: Carrier) -> Self {
@@ -101,7 +145,7 @@ impl Client {
     pub(crate) fn local_address(&self) -> SocketAddr {
         match &self.carrier {
             Carrier::Udp(socket) => socket.local_addr().unwrap(),
-            Carrier::Tcp { stream, .. } => stream.local_addr().unwrap(),
+            Carrier::Stream { local, .. } => *local,
         }
     }
 
@@ -177,7 +221,7 @@ impl Client {
         let header = channel_data::header(ChannelNumber::new(channel).unwrap(), data.len()).unwrap();
         let padding = match &self.carrier {
             Carrier::Udp(_) => &[],
-            Carrier::Tcp { .. } => channel_data::stream_padding(data.len()),
+            Carrier::Stream { .. } => channel_data::stream_padding(data.len()),
         };
         self.transmit(&[&header, data, padding].concat());
     }
@@ -186,7 +230,7 @@ impl Client {
     pub(crate) fn transmit(&mut self, bytes: &[u8]) {
         match &mut self.carrier {
             Carrier::Udp(socket) => drop(socket.send(bytes).unwrap()),
-            Carrier::Tcp { stream, .. } => stream.write_all(bytes).unwrap(),
+            Carrier::Stream { stream, .. } => stream.write_all(bytes).and_then(|()| stream.flush()).unwrap(),
         }
     }
 
@@ -198,7 +242,7 @@ impl Client {
                 let length = socket.recv(&mut buffer).expect("an answer in time");
                 buffer[..length].to_vec()
             }
-            Carrier::Tcp { stream, unread } => loop {
+            Carrier::Stream { stream, unread, .. } => loop {
                 if let Framed::Frame(frame) = first_frame(unread).unwrap() {
                     let frame = frame.to_vec();
                     unread.drain(..frame.len());
@@ -213,13 +257,13 @@ impl Client {
 
     /// Waits until the server closes the stream, whatever it still says.
     pub(crate) fn wait_for_end(&mut self) {
-        let Carrier::Tcp { stream, .. } = &mut self.carrier else { panic!("datagrams have no end") };
+        let Carrier::Stream { stream, .. } = &mut self.carrier else { panic!("datagrams have no end") };
         let mut buffer = [0; 4096];
         loop {
             match stream.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
                 Err(error) => panic!("no end in time: {error}"),
             }
         }

@@ -1,8 +1,10 @@
 //! A relay process, and clients and peers to try it with. Everything waits for an event, with a deadline.
 
+mod certificate;
 mod client;
 mod process;
 
+pub(crate) use certificate::Certificate;
 pub(crate) use client::{Attributes, Client, udp, udp_and};
 pub(crate) use process::{Relay, coturn_tool};
 

@@ -18,6 +18,8 @@ pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     metrics: SocketAddr,
     alternate: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    dtls: Option<SocketAddr>,
 }
 
 impl Relay {
@@ -51,7 +53,8 @@ impl Relay {
         assert_eq!(address(&ready["ready"]["tcp"][0]), Some(udp), "one port for both");
         let metrics = address(&ready["ready"]["metrics"]).expect("a metrics address");
         let alternate = address(&ready["ready"]["alternate"][0]);
-        Self { child, address: udp, metrics, alternate }
+        let (tls, dtls) = (address(&ready["ready"]["tls"][0]), address(&ready["ready"]["dtls"][0]));
+        Self { child, address: udp, metrics, alternate, tls, dtls }
     }
 
     pub(crate) fn port(&self) -> String {
@@ -61,6 +64,14 @@ impl Relay {
     /// The other address of behaviour discovery.
     pub(crate) fn alternate(&self) -> SocketAddr {
         self.alternate.expect("an alternate address")
+    }
+
+    pub(crate) fn tls(&self) -> SocketAddr {
+        self.tls.expect("a TLS address")
+    }
+
+    pub(crate) fn dtls(&self) -> SocketAddr {
+        self.dtls.expect("a DTLS address")
     }
 
     pub(crate) fn metrics_address(&self) -> SocketAddr {
