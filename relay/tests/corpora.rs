@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use crate::{codec, seeds, sequence};
+use crate::{codec, dtls, seeds, sequence, streams};
 
 #[test]
 fn the_codec_corpus_replays() {
@@ -16,6 +16,16 @@ fn the_codec_corpus_replays() {
 #[test]
 fn the_sequence_corpus_replays() {
     replay("sequence", seeds::sequence(), sequence::run);
+}
+
+#[test]
+fn the_streams_corpus_replays() {
+    replay("streams", seeds::streams(), streams::run);
+}
+
+#[test]
+fn the_dtls_corpus_replays() {
+    replay("dtls", seeds::dtls(), dtls::run);
 }
 
 /// Every file of the corpus goes through the body, and every seed is among the files.
@@ -71,7 +81,31 @@ proptest! {
     }
 
     #[test]
+    fn pieces_of_a_connection_are_the_connection(length: u8, at in 0usize..3, tail: Vec<u8>, cut in 0usize..40) {
+        let mut bytes = seeds::streams().swap_remove(at).1;
+        bytes[0] = length;
+        bytes.truncate(bytes.len() - cut.min(bytes.len() - 1));
+        bytes.extend(tail);
+        streams::run(&bytes);
+    }
+
+    #[test]
     fn random_scripts_do_not_shake_the_state_machine(script in script()) {
         sequence::run(&script);
+    }
+}
+
+proptest! {
+    // Each may begin a handshake, which takes its time.
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mutated_hellos_do_not_shake_the_dtls_listener(flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4)) {
+        let mut bytes = seeds::dtls().swap_remove(0).1;
+        for (position, value) in flips {
+            let length = bytes.len();
+            bytes[position % length] = value;
+        }
+        dtls::run(&bytes);
     }
 }

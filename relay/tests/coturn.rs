@@ -1,5 +1,6 @@
 //! Debian's coturn tools, which share no line with this project, find everything in order.
 
+use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use farcall_relay::auth::{AccessToken, OauthKey};
 use farcall_relay::clock;
 
-use crate::support::{Relay, coturn_tool, echo_peer};
+use crate::support::{Certificate, Relay, coturn_tool, echo_peer_at, has_ipv6};
 
 /// Debian's client picks channel numbers from RFC 5766's range.
 const FLAGS: &[&str] = &["--allow-peer", "127.0.0.0/8", "--rfc5766-channels"];
@@ -19,22 +20,36 @@ fn uclient(credentials: &[&str], options: &[&str]) {
 }
 
 fn uclient_at(relay: &Relay, credentials: &[&str], options: &[&str]) {
-    let peer = echo_peer();
+    exchange(relay, relay.address, 5, &[credentials, options].concat());
+}
+
+/// The same by TLS or DTLS.
+fn uclient_secured(clients: u64, pick: fn(&Relay) -> SocketAddr, options: &[&str]) {
+    let certificate = Certificate::make("localhost");
+    let files = certificate.flags();
+    let listeners = ["--tls-listen=127.0.0.1:0", "--dtls-listen=127.0.0.1:0", &files[0], &files[1]];
+    let relay = Relay::start_with(&[FLAGS, &listeners].concat());
+    exchange(&relay, pick(&relay), clients, &[STATIC, options].concat());
+}
+
+fn exchange(relay: &Relay, server: SocketAddr, clients: u64, options: &[&str]) {
+    let ip = if options.contains(&"-x") { "::1" } else { "127.0.0.1" };
+    let peer = echo_peer_at(ip);
     let output = coturn_tool("turnutils_uclient")
-        .args(credentials)
-        .args(["-p", &relay.port(), "-e", "127.0.0.1", "-r", &peer.port().to_string()])
-        .args(["-n", "100", "-m", "5", "-l", "170", "-z", "1", "-c", "-X"])
+        .args(["-p", &server.port().to_string(), "-e", ip, "-r", &peer.port().to_string()])
+        .args(["-n", "100", "-m", &clients.to_string(), "-l", "170", "-z", "1", "-c", "-X"])
         .args(options)
-        .arg("127.0.0.1")
+        .arg(server.ip().to_string())
         .output()
         .unwrap();
     let said = text(&output);
+    let messages = clients * 100;
     assert!(said.contains("Total lost packets 0 (0.000000%)"), "{said}");
-    assert!(said.contains("tot_send_msgs=500, tot_recv_msgs=500"), "{said}");
+    assert!(said.contains(&format!("tot_send_msgs={messages}, tot_recv_msgs={messages}")), "{said}");
     // What it counts is what we counted: application data both ways, nothing else.
     for direction in ["to_peer", "to_client"] {
         let bytes = relay.metric(&format!("forwarded_bytes_total{{direction=\"{direction}\"}}"));
-        assert!(bytes >= 500 * 170, "{bytes} {direction}");
+        assert!(bytes >= messages * 170, "{bytes} {direction}");
     }
 }
 
@@ -132,6 +147,41 @@ fn turnutils_oauth_opens_our_tokens_and_we_open_its() {
         .unwrap();
     let said = text(&read);
     assert!(said.contains("lifetime: 600") && said.contains("mac key: ZksjpweoixXmvn67534m"), "{said}");
+}
+
+#[test]
+fn uclient_over_tls_with_channels() {
+    uclient_secured(5, Relay::tls, &["-t", "-S", "-g"]);
+}
+
+#[test]
+fn uclient_over_tls_with_send() {
+    uclient_secured(5, Relay::tls, &["-t", "-S", "-g", "-s"]);
+}
+
+/// Debian's client tries DTLS 1.0 now and then, and waits for a second before it tries anew.
+#[test]
+fn uclient_over_dtls_with_channels() {
+    uclient_secured(1, Relay::dtls, &["-S", "-g"]);
+}
+
+#[test]
+fn uclient_over_dtls_with_send() {
+    uclient_secured(1, Relay::dtls, &["-S", "-g", "-s"]);
+}
+
+#[test]
+fn uclient_with_an_ipv6_relay() {
+    if !has_ipv6() {
+        return;
+    }
+    let relay = Relay::start_with(&[FLAGS, &["--relay-ip", "127.0.0.1,::1", "--allow-peer", "::1"]].concat());
+    exchange(&relay, relay.address, 5, &[STATIC, &["-x", "-g"]].concat());
+}
+
+#[test]
+fn uclient_that_breaks_the_rules_now_and_then() {
+    uclient(STATIC, &["-N", "-s"]);
 }
 
 #[test]

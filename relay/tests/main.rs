@@ -26,9 +26,17 @@ mod support;
 mod codec;
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
+#[path = "../fuzz/src/dtls.rs"]
+mod dtls;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
 #[path = "../fuzz/src/seeds.rs"]
 mod seeds;
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
 #[path = "../fuzz/src/sequence.rs"]
 mod sequence;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the face of a library, seen from inside a test")]
+#[path = "../fuzz/src/streams.rs"]
+mod streams;

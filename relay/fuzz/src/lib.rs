@@ -2,5 +2,7 @@
 //! through it on a stable compiler.
 
 pub mod codec;
+pub mod dtls;
 pub mod seeds;
 pub mod sequence;
+pub mod streams;

@@ -2,6 +2,7 @@
 
 use farcall_relay::stun::Method;
 
+use crate::dtls;
 use crate::sequence::Step;
 
 /// Name and bytes.
@@ -25,6 +26,50 @@ pub fn codec() -> Vec<Seed> {
     let algorithm = ("password-algorithm".to_owned(), vec![0, 2, 0, 0]);
     let token = ("access-token".to_owned(), [&[0, 12][..], &[7; 12], &[9; 50]].concat());
     vectors.chain([channel, classic, algorithm, token]).collect()
+}
+
+/// Seeds of the streams target: the length of the pieces, then a connection.
+pub fn streams() -> Vec<Seed> {
+    let frames: Vec<_> = VECTORS.iter().flat_map(|(_, text)| bytes_of(text)).collect();
+    let channel = [0x40, 0x00, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0];
+    let signature = b"\r\n\r\n\0\r\nQUIT\n";
+    let ipv4 = [192, 0, 2, 7, 198, 51, 100, 1, 0x30, 0x39, 0x0d, 0x96, 4, 0, 1, 0];
+    let proxied = [&[5][..], signature, &[0x21, 0x11, 0, 16], &ipv4, &channel].concat();
+    let ipv6 = [&[13][..], signature, &[0x21, 0x21, 0, 36], &[1; 36], &frames].concat();
+    let local = [&[1][..], signature, &[0x20, 0, 0, 0], &channel].concat();
+    let http = [&[3][..], b"GET / HTTP/1.1\r\n\r\n"].concat();
+    let plain = [&[7][..], &frames, &channel, &frames].concat();
+    [("proxied", proxied), ("proxied-ipv6", ipv6), ("plain", plain), ("local", local), ("http", http)]
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .into()
+}
+
+/// Seeds of the dtls target.
+pub fn dtls() -> Vec<Seed> {
+    // In the second, the rest of the hello never comes.
+    let hellos = dtls::hellos(|sequence, cookie| hello(sequence, cookie, 0));
+    let fragment = dtls::hellos(|sequence, cookie| hello(sequence, cookie, sequence * 200));
+    let mut old = hello(0, &[], 0);
+    old[26] = 255;
+    let record = [23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 1, 0, 4, 1, 2, 3, 4];
+    let after = [hellos.clone(), dtls::framed(&record), hellos.clone()].concat();
+    [("hellos", hellos), ("fragment", fragment), ("old", dtls::framed(&old)), ("record-too-early", after)]
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .into()
+}
+
+/// A ClientHello with what a handshake needs; `whole` is how long it claims to be, if longer than it is.
+fn hello(sequence: u8, cookie: &[u8], whole: u8) -> Vec<u8> {
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("a short hello");
+    // Extended master secret, groups, their points, signatures.
+    let extensions: [u8; 30] =
+        [0, 23, 0, 0, 0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3, 0, 22, 0, 0];
+    let suites = [0, 2, 0xc0, 0x2b, 1, 0, 0, length(&extensions)];
+    let parts: [&[u8]; 6] = [&[254, 253], &[7; 32], &[0, length(cookie)], cookie, &suites, &extensions];
+    let body = parts.concat();
+    let header = [1, 0, 0, whole.max(length(&body)), 0, sequence, 0, 0, 0, 0, 0, length(&body)];
+    let record = [22, 254, 255, 0, 0, 0, 0, 0, 0, 0, sequence, 0, length(&body) + 12];
+    [&record[..], &header, &body].concat()
 }
 
 /// Seeds of the sequence target.

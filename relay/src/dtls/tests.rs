@@ -126,10 +126,8 @@ impl World {
                     self.client_wakes_at = (!self.is_client_open).then_some(at);
                     return;
                 }
-                other => assert!(
-                    matches!(other, Output::PeerCert(_) | Output::KeyingMaterial(..) | Output::CloseNotify),
-                    "{other:?}"
-                ),
+                Output::BufferTooSmall { .. } => panic!("a record longer than any"),
+                Output::PeerCert(_) | Output::KeyingMaterial(..) | Output::CloseNotify | _ => {}
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use farcall_relay::auth::UserHash;
 use farcall_relay::stun::address::EncodedAddress;
@@ -54,19 +54,25 @@ pub(crate) type TlsConnection = Arc<Mutex<StreamOwned<ClientConnection, TcpStrea
 
 struct Shared(TlsConnection);
 
+impl Shared {
+    fn connection(&self) -> MutexGuard<'_, StreamOwned<ClientConnection, TcpStream>> {
+        self.0.lock().unwrap()
+    }
+}
+
 impl Read for Shared {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().read(buffer)
+        self.connection().read(buffer)
     }
 }
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.connection().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap().flush()
+        self.connection().flush()
     }
 }
 

@@ -34,7 +34,12 @@ pub(crate) fn has_ipv6() -> bool {
 
 /// A peer that sends back whatever it gets, for as long as the test runs.
 pub(crate) fn echo_peer() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    echo_peer_at("127.0.0.1")
+}
+
+/// The same, at this address.
+pub(crate) fn echo_peer_at(ip: &str) -> SocketAddr {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
     let address = socket.local_addr().unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 65536];
