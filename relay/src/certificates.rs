@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::dtls;
@@ -78,15 +79,19 @@ impl Certificates {
         Ok(())
     }
 
-    /// Reads the files again whenever they change, for as long as it is polled.
+    /// Reads the files again whenever they change and on SIGHUP, for as long as it is polled.
     pub async fn watch(&self) {
         let mut interval = tokio::time::interval(WATCH_INTERVAL);
+        let mut hangup = signal(SignalKind::hangup()).ok();
         let mut tried = self.current.get().versions.clone();
         loop {
-            interval.tick().await;
+            let is_asked = tokio::select! {
+                _ = interval.tick() => false,
+                () = next(&mut hangup) => true,
+            };
             let current = self.current.get();
             let versions = versions(&current.files);
-            if versions == tried || versions == current.versions {
+            if !is_asked && (versions == tried || versions == current.versions) {
                 continue;
             }
             match self.reload() {
@@ -168,6 +173,15 @@ impl Loaded {
             loaded.keys.push(Arc::new(certified));
         }
         Ok(loaded)
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 
 use farcall_relay::stun::{AttributeType, Method};
+use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, ProtocolVersion};
 
@@ -121,6 +122,8 @@ fn a_new_certificate_is_shown_to_newcomers_and_old_connections_go_on() {
     certificate.replace_by_nonsense();
     let renewed = certificate.replace();
     assert_ne!(old, renewed.der());
+    // At once, though it would be noticed as well.
+    relay.signal(Signal::HUP);
     let begun = farcall_relay::clock::now();
     loop {
         let config = renewed.client(&[&TLS13], None);
