@@ -1,8 +1,10 @@
 //! What two farcall processes must agree on, and nothing else: the protobuf messages of the rendezvous service,
-//! the reasons its errors carry, its limits, and the format of ephemeral TURN credentials.
+//! the reasons its errors carry, its limits, the format of ephemeral TURN credentials,
+//! and safety words.
 
 pub mod limits;
 pub mod reason;
+pub mod safety_words;
 pub mod turn_credentials;
 
 /// The rendezvous protocol, generated from `proto/farcall/signaling/v1/`.

@@ -3,6 +3,7 @@
 //! A scenario proves its claim by what others saw (a relay's counters, a decoded recording, the words that arrived),
 //! never by an exit code alone.
 
+mod browser;
 mod candidates;
 mod coturn;
 mod direct;
@@ -30,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub static ALL: [Scenario; 14] = [
+pub static ALL: [Scenario; 17] = [
     Scenario {
         name: "direct-call",
         claim: "video, audio and text go both ways without a server",
@@ -114,6 +115,24 @@ pub static ALL: [Scenario; 14] = [
         claim: "coturn's clients lose nothing over TCP",
         needs: &[Tool::TurnClient],
         run: coturn::tcp,
+    },
+    Scenario {
+        name: "page-to-page",
+        claim: "two people call each other by a key, with video both ways",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::two_pages,
+    },
+    Scenario {
+        name: "page-to-peer",
+        claim: "a page and farcall-peer see, hear, write and trust each other",
+        needs: &[Tool::ChromeDriver, Tool::Chromium, Tool::Ffprobe],
+        run: browser::page_and_peer,
+    },
+    Scenario {
+        name: "page-third-refused",
+        claim: "a further page with the same key is refused in words",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::third_page_refused,
     },
 ];
 

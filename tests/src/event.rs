@@ -49,6 +49,9 @@ pub enum EventKind {
     },
     Candidate(Candidate),
     Connected(Connected),
+    SafetyWords {
+        words: Vec<String>,
+    },
     ChannelOpen {
         label: String,
         elapsed_ms: f64,

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod browser;
 pub mod clock;
 pub mod context;
 pub mod coturn;

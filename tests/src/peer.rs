@@ -20,6 +20,7 @@ pub struct Call {
     global: Vec<OsString>,
     verb: Vec<OsString>,
     records: bool,
+    everywhere: bool,
 }
 
 impl Call {
@@ -27,7 +28,14 @@ impl Call {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let verb = args!["--name", name];
-        Self { name: name.to_owned(), room: "room".to_owned(), global: Vec::new(), verb, records: false }
+        Self {
+            name: name.to_owned(),
+            room: "room".to_owned(),
+            global: Vec::new(),
+            verb,
+            records: false,
+            everywhere: false,
+        }
     }
 
     /// In another room.
@@ -65,6 +73,13 @@ impl Call {
         self
     }
 
+    /// At every address of its host, since browsers do not use loopback where there is anything else.
+    #[must_use]
+    pub fn at_every_address(mut self) -> Self {
+        self.everywhere = true;
+        self
+    }
+
     /// Offers whether or not it is its turn.
     #[must_use]
     pub fn offering_always(mut self) -> Self {
@@ -92,7 +107,10 @@ impl Peer {
     pub fn call(ctx: &Context, host: &Host, signaling: &str, call: Call) -> Result<Self> {
         let mut args = args!["--signaling", signaling, "--json"];
         args.extend(call.global);
-        args.extend(args!["call", call.room, "--bind", host.ip.to_string()]);
+        args.extend(args!["call", call.room]);
+        if !call.everywhere {
+            args.extend(args!["--bind", host.ip.to_string()]);
+        }
         args.extend(call.verb);
         if call.records {
             let folder = Self::recording_folder(ctx, &call.name);
@@ -145,6 +163,13 @@ impl Peer {
     pub fn connected(&self) -> Result<Connected> {
         self.wait("the connection", |event| {
             if let EventKind::Connected(connected) = event { Some(connected) } else { None }
+        })
+    }
+
+    /// Waits for the words that both sides should read the same.
+    pub fn safety_words(&self) -> Result<Vec<String>> {
+        self.wait("the safety words", |event| {
+            if let EventKind::SafetyWords { words } = event { Some(words) } else { None }
         })
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
+use crate::browser::{self, Browsers, Page};
 use crate::host::Host;
 use crate::peer::{Call, Peer};
 use crate::relay::{self, Relay};
@@ -81,5 +82,10 @@ impl Stack {
     /// Starts a peer that calls through these servers.
     pub fn call(&self, ctx: &Context, call: Call) -> Result<Peer> {
         Peer::call(ctx, &self.host, &self.signaling.url(), call)
+    }
+
+    /// Opens the page, with these words behind its address.
+    pub fn page(&self, browsers: &Browsers, setup: &browser::Setup, query: &str) -> Result<Page> {
+        browsers.open(setup, &format!("{}/?{query}", self.signaling.url()))
     }
 }

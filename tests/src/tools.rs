@@ -12,6 +12,10 @@ pub enum Tool {
     TurnClient,
     /// Asks a STUN server (Debian: `coturn`).
     StunClient,
+    /// The browser (Debian: `chromium`).
+    Chromium,
+    /// Drives it (Debian: `chromium-driver`).
+    ChromeDriver,
 }
 
 impl Tool {
@@ -22,6 +26,8 @@ impl Tool {
             Self::Ffprobe => "ffprobe",
             Self::TurnClient => "turnutils_uclient",
             Self::StunClient => "turnutils_stunclient",
+            Self::Chromium => "chromium",
+            Self::ChromeDriver => "chromedriver",
         }
     }
 

@@ -25,6 +25,8 @@ const NEEDS: [Need; 5] = [
         why: "its clients test the relay; they know nothing of us",
     },
     Need { program: "ffprobe", package: "ffmpeg", why: "decodes what a peer recorded" },
+    Need { program: "chromium", package: "chromium", why: "opens the page as people do" },
+    Need { program: "chromedriver", package: "chromium-driver", why: "clicks and types in it" },
     Need { program: "setpriv", package: "util-linux", why: "leaves no process behind when a test is killed" },
     Need { program: "ip", package: "iproute2", why: "lays the cables of the network lab" },
     Need { program: "nft", package: "nftables", why: "translates addresses in the network lab" },

@@ -5,6 +5,7 @@ mod engine;
 mod gathering;
 mod handler;
 mod intake;
+mod keys;
 mod receiver;
 mod sender;
 mod stats;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use farcall_proto::safety_words::safety_words;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -74,6 +76,7 @@ pub(crate) struct Connection {
     receivers: Receivers,
     /// Readers and writers of the channel.
     tasks: JoinSet<()>,
+    happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     up_since: Option<Instant>,
     path: Option<PathReport>,
 }
@@ -115,8 +118,19 @@ impl Connection {
             gate,
         ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
-        let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings);
-        Ok(Self { link, engine, watch, announced, senders, receivers, tasks, up_since: None, path: None })
+        let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings.clone());
+        Ok(Self {
+            link,
+            engine,
+            watch,
+            announced,
+            senders,
+            receivers,
+            tasks,
+            happenings,
+            up_since: None,
+            path: None,
+        })
     }
 
     pub(crate) fn link(&self) -> LinkId {
@@ -204,7 +218,22 @@ impl Connection {
             sender.start();
         }
         self.path = stats::path(&*self.engine, signaled).await;
+        self.tell_safety_words().await;
         self.path.clone()
+    }
+
+    /// Tells them when they are computed, which takes a while on purpose.
+    async fn tell_safety_words(&mut self) {
+        let Some([own, other]) = keys::fingerprints(&*self.engine).await else {
+            tracing::debug!("Certificates are not known, so there are no safety words");
+            return;
+        };
+        let (link, happenings) = (self.link, self.happenings.clone());
+        self.tasks.spawn_blocking(move || {
+            let words = safety_words(&own, &other).into_iter().map(str::to_owned).collect();
+            // Whoever listened may have closed this connection.
+            let _ = happenings.send((link, Happening::Tell(Event::SafetyWords { words })));
+        });
     }
 
     /// Whether packets ever passed.

@@ -55,6 +55,11 @@ pub enum Event {
         /// Since both were in the room.
         elapsed_ms: f64,
     },
+    /// What both ends read to each other to find out whether somebody is in between.
+    SafetyWords {
+        /// Twelve of them, the same at both ends.
+        words: Vec<String>,
+    },
     /// A data channel is open.
     ChannelOpen {
         /// Its label.

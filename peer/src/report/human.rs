@@ -32,6 +32,10 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Connected { local, remote, protocol, elapsed_ms } => {
             format!("Path: {local} to {remote} over {protocol}, up after {elapsed_ms:.0} ms")
         }
+        Event::SafetyWords { words } => {
+            let (first, second) = words.split_at(words.len() / 2);
+            format!("Safety words: {} / {}", first.join(" "), second.join(" "))
+        }
         Event::ChannelOpen { .. } => "You can write now; each line goes to the other side".to_owned(),
         Event::Text { text } => printable(text).into_owned(),
         Event::Signaling { state } => match state {

@@ -54,6 +54,8 @@ impl Page {
             }
         }
         files.insert(DESCRIPTOR.to_owned(), File::new("application/json", descriptor::json()?.into()));
+        let words = Bytes::from_static(farcall_proto::safety_words::LIST.as_bytes());
+        files.insert(WORDS.to_owned(), File::new("text/plain; charset=utf-8", words));
         Ok(Self { files: Arc::new(files), dir: dir.map(Into::into) })
     }
 
@@ -159,6 +161,7 @@ fn is_plain(name: &str) -> bool {
 
 const BINARY: &str = "application/octet-stream";
 const DESCRIPTOR: &str = "farcall/descriptor.json";
+const WORDS: &str = "farcall/safety-words.txt";
 
 /// Nothing but our own files, and no way to turn text into code; the room key in the address goes nowhere.
 const PROTECTION: [(HeaderName, &str); 5] = [
