@@ -300,9 +300,10 @@ impl Session {
         let gone = match reason {
             LeaveReason::Left | LeaveReason::Removed => true,
             // It lost signaling, which is no reason to end a call that goes on without it.
-            LeaveReason::LeaseExpired | LeaveReason::Overflow | LeaveReason::Unknown => {
-                link.state != LinkState::Up
-            }
+            LeaveReason::LeaseExpired
+            | LeaveReason::Overflow
+            | LeaveReason::Replaced
+            | LeaveReason::Unknown => link.state != LinkState::Up,
         };
         if gone {
             self.drop_link("the other side left");

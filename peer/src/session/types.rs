@@ -86,6 +86,8 @@ pub(crate) enum LeaveReason {
     LeaseExpired,
     Removed,
     Overflow,
+    /// The same participant came in anew.
+    Replaced,
     Unknown,
 }
 
@@ -96,6 +98,7 @@ impl LeaveReason {
             Self::LeaseExpired => "lease_expired",
             Self::Removed => "removed",
             Self::Overflow => "overflow",
+            Self::Replaced => "replaced",
             Self::Unknown => "unknown",
         }
     }

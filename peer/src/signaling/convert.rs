@@ -40,6 +40,7 @@ pub(super) fn leave_reason(reason: proto::LeaveReason) -> LeaveReason {
         proto::LeaveReason::LeaseExpired => LeaveReason::LeaseExpired,
         proto::LeaveReason::Removed => LeaveReason::Removed,
         proto::LeaveReason::Overflow => LeaveReason::Overflow,
+        proto::LeaveReason::Replaced => LeaveReason::Replaced,
         proto::LeaveReason::Unspecified => LeaveReason::Unknown,
     }
 }
