@@ -84,6 +84,7 @@ export class Session extends EventTarget {
   #calling = false;
   #oneByOne = false;
   #lastCall = 0;
+  #failures = 0;
   /** @type {number | undefined} */ #flushTimer;
 
   /** The last frame that was taken, and the last one that the server knows of. */
@@ -104,6 +105,7 @@ export class Session extends EventTarget {
     await new Promise((resolve, reject) => this.#run(() => resolve(undefined), reject));
     addEventListener("pagehide", this.#onPageHide);
     addEventListener("online", this.#onOnline);
+    addEventListener("offline", this.#onOffline);
     this.#tick();
   }
 
@@ -215,6 +217,7 @@ export class Session extends EventTarget {
     this.#tries = 0;
     this.#heardAt = this.#lastCall = performance.now();
     this.#oneByOne = false;
+    this.#failures = 0;
     /** @type {Message[]} */
     let homeless = [];
     if (resumed) {
@@ -328,6 +331,7 @@ export class Session extends EventTarget {
         this.#acked = Math.max(this.#acked, ack);
         this.#settle(answer.lastClientSeq);
         this.#oneByOne = false;
+        this.#failures = 0;
         for (const { clientSeq } of answer.undeliverable) {
           const lost = batch[clientSeq - first];
           if (lost) this.#tell("undeliverable", lost.message);
@@ -351,8 +355,7 @@ export class Session extends EventTarget {
       case "BAD_RESUME_SECRET":
       case "CLIENT_SEQ_GAP":
         // Joining again tells what the server has taken, or makes a new session.
-        this.#stream.abort();
-        this.#wake();
+        this.#cut("the session is to be joined again");
         return undefined;
       case "BAD_FIELD":
         if (count > 1) {
@@ -362,8 +365,13 @@ export class Session extends EventTarget {
           this.#outbox.shift()?.refused(/** @type {Error} */ (error));
         }
         return 0;
-      default:
-        return Math.min((error instanceof RpcError && error.retryAfter) || SEND_AGAIN_AFTER, LONGEST_PAUSE);
+      default: {
+        this.#failures += 1;
+        const asked = error instanceof RpcError ? error.retryAfter : undefined;
+        // Nobody answers: then the stream is of no use either, and a new one says when there is a server again.
+        if (reason === "" && this.#failures >= MOST_FAILURES) this.#cut("calls are not answered");
+        return Math.min(asked || SEND_AGAIN_AFTER * 2 ** (this.#failures - 1), LONGEST_PAUSE);
+      }
     }
   }
 
@@ -372,7 +380,7 @@ export class Session extends EventTarget {
     if (this.#over()) return;
     const now = performance.now();
     if (this.state === "connected") {
-      if (now - this.#heardAt > SILENCE) this.#stream.abort(new RpcError(UNAVAILABLE, "the stream has gone silent"));
+      if (now - this.#heardAt > SILENCE) this.#cut("the stream has gone silent");
       else if (now - this.#lastCall >= this.#heartbeat) this.#flushSoon(0);
     }
     setTimeout(() => this.#tick(), Math.min(this.#heartbeat / 4, 5_000));
@@ -403,6 +411,14 @@ export class Session extends EventTarget {
     this.#wake();
   };
 
+  /** A stream that nothing can come through is not worth waiting for. */
+  #onOffline = () => this.#cut("the network is away");
+
+  /** @param {string} why */
+  #cut(why) {
+    this.#stream.abort(new RpcError(UNAVAILABLE, why));
+  }
+
   #whoami() {
     return { ...this.#identity };
   }
@@ -430,6 +446,7 @@ export class Session extends EventTarget {
     this.#wake();
     removeEventListener("pagehide", this.#onPageHide);
     removeEventListener("online", this.#onOnline);
+    removeEventListener("offline", this.#onOffline);
     for (const { refused } of this.#outbox.splice(0)) refused(new Error("the session has ended"));
   }
 
@@ -455,5 +472,6 @@ const SEND_AGAIN_AFTER = 250;
 const CALL_TIMEOUT = 20_000;
 /** A stream says something every 15 seconds. */
 const SILENCE = 45_000;
+const MOST_FAILURES = 3;
 const MOST_FRAMES = 64;
 const ACK_EVERY = 32;
