@@ -31,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub static ALL: [Scenario; 17] = [
+pub static ALL: [Scenario; 23] = [
     Scenario {
         name: "direct-call",
         claim: "video, audio and text go both ways without a server",
@@ -133,6 +133,42 @@ pub static ALL: [Scenario; 17] = [
         claim: "a further page with the same key is refused in words",
         needs: &[Tool::ChromeDriver, Tool::Chromium],
         run: browser::third_page_refused,
+    },
+    Scenario {
+        name: "page-relayed",
+        claim: "two pages that may use nothing but the relay use the relay",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::relayed,
+    },
+    Scenario {
+        name: "page-tones",
+        claim: "a tone pressed at one page is heard at the other",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::tones,
+    },
+    Scenario {
+        name: "page-screen-share",
+        claim: "a screen is shared beside the camera, and taken away again",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::screen,
+    },
+    Scenario {
+        name: "page-signaling-killed",
+        claim: "a call of two pages outlives a killed signaling server",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::signaling_killed,
+    },
+    Scenario {
+        name: "page-offline",
+        claim: "a page that was without a network resumes with nothing lost",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::offline,
+    },
+    Scenario {
+        name: "page-camera-refused",
+        claim: "who refuses the camera is told what to do, and can still call",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::camera_refused,
     },
 ];
 

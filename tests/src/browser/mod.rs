@@ -7,13 +7,14 @@ mod webdriver;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::clock::{Deadline, PATIENCE, poll};
+use crate::clock::{self, Deadline, poll};
 use crate::host::Host;
 use crate::process::{Mark, Process};
 use crate::tools::Tool;
@@ -160,7 +161,7 @@ impl Page {
         });
         waited.with_context(|| {
             let state = self.ask(
-                "return [status.dataset?.status, document.getElementById('status')?.innerText, \
+                "return [document.getElementById('status')?.innerText, \
                                   document.getElementById('notice')?.innerText].join(' | ');",
             );
             format!("{} shows {}", self.name, state.unwrap_or_default())
@@ -296,6 +297,8 @@ fn remove(profile: &Path) -> std::io::Result<()> {
     std::fs::remove_dir_all(profile)
 }
 
+/// Browsers are the heaviest of all programs here, and several run at once.
+const PATIENCE: Duration = clock::PATIENCE.saturating_mul(2);
 /// No network but ours, a pretended camera, and a screen of a usual size.
 const SWITCHES: [&str; 13] = [
     "--headless",

@@ -2,11 +2,16 @@
 //!
 //! A picture counts when it is decoded: every scenario watches the number of frames grow.
 
+mod media;
+mod trouble;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+pub(super) use self::media::{relayed, screen, tones};
+pub(super) use self::trouble::{camera_refused, offline, signaling_killed, third_page_refused};
 use super::pair::nearly_all;
 use crate::browser::{Browsers, Page, Setup};
 use crate::ffprobe::Probe;
@@ -15,13 +20,13 @@ use crate::stack::Stack;
 use crate::{Context, Evidence};
 
 /// Two pages on a call. Ada was there first, Bob's address makes the call by itself.
-pub(super) struct Pages {
-    pub(super) ada: Page,
-    pub(super) bob: Page,
+struct Pages {
+    ada: Page,
+    bob: Page,
 }
 
 impl Pages {
-    pub(super) fn meet(stack: &Stack, browsers: &Browsers, query: &str) -> Result<Self> {
+    fn meet(stack: &Stack, browsers: &Browsers, query: &str) -> Result<Self> {
         let ada = stack.page(browsers, &Setup::named("ada"), &format!("key=room&name=Ada&{query}"))?;
         ada.status_is("Waiting")?;
         let bob = stack.page(browsers, &Setup::named("bob"), &format!("key=room&call=1&name=Bob&{query}"))?;
@@ -32,18 +37,18 @@ impl Pages {
     }
 
     /// Waits until each sees so many more frames of the other; returns how many both have seen.
-    pub(super) fn see(&self, more: u64) -> Result<(u64, u64)> {
+    fn see(&self, more: u64) -> Result<(u64, u64)> {
         Ok((self.ada.sees(more)?, self.bob.sees(more)?))
     }
 
-    pub(super) fn talk(&self, topic: &str) -> Result<()> {
+    fn talk(&self, topic: &str) -> Result<()> {
         self.ada.say(&format!("{topic}? asks Ada"))?;
         self.bob.hears(&format!("{topic}? asks Ada"))?;
         self.bob.say(&format!("{topic}! says Bob <b>"))?;
         self.ada.hears(&format!("{topic}! says Bob <b>"))
     }
 
-    pub(super) fn are_clean(&self) -> Result<()> {
+    fn are_clean(&self) -> Result<()> {
         self.ada.is_clean(&[])?;
         self.bob.is_clean(&[])
     }
@@ -135,28 +140,7 @@ pub(super) fn page_and_peer(ctx: &Context) -> Result<Evidence> {
         .fact(format!("page and peer read the same safety words: {}", words.join(" "))))
 }
 
-pub(super) fn third_page_refused(ctx: &Context) -> Result<Evidence> {
-    let stack = Stack::start(ctx)?;
-    let browsers = Browsers::start(ctx)?;
-    let pages = Pages::meet(&stack, &browsers, "")?;
-    let eve = stack.page(&browsers, &Setup::named("eve"), "key=room")?;
-    eve.shows("notice", "Two people use this key already")?;
-    eve.status_is("Disconnected")?;
-    let frames = pages.see(20)?;
-    pages.talk("Still two")?;
-    pages.bob.leave()?;
-    pages.ada.status_is("Waiting")?;
-    eve.click("connect")?;
-    for page in [&pages.ada, &eve] {
-        page.status_is("Ready for call")?;
-    }
-    eve.is_clean(&[])?;
-    Ok(evidence(frames)
-        .fact("a third page is told that two people use the key, while the two go on with their call")
-        .fact("when one of the two closed its page, the third took its place"))
-}
-
-pub(super) fn evidence(frames: (u64, u64)) -> Evidence {
+fn evidence(frames: (u64, u64)) -> Evidence {
     Evidence { frames: Some(frames), ..Evidence::new() }
 }
 

@@ -1,0 +1,110 @@
+//! What a call carries besides a camera's picture, and by which way.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{Pages, evidence};
+use crate::browser::{Browsers, Page};
+use crate::relay::Direction;
+use crate::stack::Stack;
+use crate::{Context, Evidence};
+
+pub(in super::super) fn relayed(ctx: &Context) -> Result<Evidence> {
+    let stack = Stack::start(ctx)?;
+    let browsers = Browsers::start(ctx)?;
+    let pages = Pages::meet(&stack, &browsers, "relay=1")?;
+    let frames = pages.see(20)?;
+    for page in [&pages.ada, &pages.bob] {
+        page.shows("path", "Through a relay")?;
+        let pair = page.ask("return document.getElementById('pair').innerText;")?;
+        let pair = pair.as_str().unwrap_or_default();
+        ensure!(pair.matches("relay ").count() == 2, "{} uses the pair {pair}", page.name());
+    }
+    pages.talk("Relayed")?;
+    let before = stack.relay.forwarded(Direction::ToClient)?;
+    let after = stack.relay.forwards_on(before, 150)?;
+    let allocations = stack.relay.allocations()?;
+    ensure!(allocations >= 2, "the relay holds {allocations} allocations for two pages");
+    pages.are_clean()?;
+    Ok(evidence(frames)
+        .fact(format!("both ends are relay candidates; the relay holds {allocations} allocations"))
+        .fact(format!("the relay counted {} datagrams, and more with every frame", after.datagrams)))
+}
+
+pub(in super::super) fn tones(ctx: &Context) -> Result<Evidence> {
+    let stack = Stack::start(ctx)?;
+    let browsers = Browsers::start(ctx)?;
+    let pages = Pages::meet(&stack, &browsers, "")?;
+    let frames = pages.see(10)?;
+    listen(&pages.bob)?;
+    // The pretended microphone beeps; that must not be taken for a tone.
+    pages.bob.wait("a second of listening", "window.listened > 50")?;
+    ensure!(heard(&pages.bob)?.is_empty(), "tones were heard that nobody played: {:?}", heard(&pages.bob)?);
+    pages.ada.click("keypad")?;
+    for (key, row, column) in [("5", 770, 1336), ("1", 697, 1209), ("#", 941, 1477)] {
+        pages.ada.click_on(&format!("[data-tone='{key}']"))?;
+        pages.bob.wait(&format!("the tone {key}"), &format!("window.heard.includes('{row}+{column}')"))?;
+    }
+    pages.are_clean()?;
+    Ok(evidence(frames)
+        .fact("5, 1 and # were heard as 770+1336, 697+1209 and 941+1477 Hz in what the other page plays"))
+}
+
+/// Lets a page analyse what it hears, and note each pair of frequencies that stands out alone.
+fn listen(page: &Page) -> Result<()> {
+    page.ask(
+        "const audio = document.getElementById('remote').srcObject.getAudioTracks();
+         const context = new AudioContext();
+         const analyser = context.createAnalyser();
+         analyser.fftSize = 4096;
+         analyser.smoothingTimeConstant = 0;
+         context.createMediaStreamSource(new MediaStream(audio)).connect(analyser);
+         const bins = new Float32Array(analyser.frequencyBinCount);
+         const level = (hertz) => {
+           const bin = Math.round(hertz * analyser.fftSize / context.sampleRate);
+           return Math.max(bins[bin - 1], bins[bin], bins[bin + 1]);
+         };
+         const loudest = (group) => {
+           const [first, second] = group.map((hertz) => [level(hertz), hertz]).sort((a, b) => b[0] - a[0]);
+           return first[0] > -60 && first[0] - second[0] > 12 ? first[1] : null;
+         };
+         window.heard = [];
+         window.listened = 0;
+         setInterval(() => {
+           analyser.getFloatFrequencyData(bins);
+           const [row, column] = [loudest([697, 770, 852, 941]), loudest([1209, 1336, 1477])];
+           if (row && column) window.heard.push(row + '+' + column);
+           window.listened += 1;
+         }, 20);",
+    )
+    .map(drop)
+}
+
+fn heard(page: &Page) -> Result<Vec<Value>> {
+    let heard = page.ask("return window.heard;")?;
+    Ok(heard.as_array().context("nothing listens")?.clone())
+}
+
+pub(in super::super) fn screen(ctx: &Context) -> Result<Evidence> {
+    let stack = Stack::start(ctx)?;
+    let browsers = Browsers::start(ctx)?;
+    let pages = Pages::meet(&stack, &browsers, "")?;
+    pages.see(10)?;
+    let offers = "[...document.querySelectorAll('#sent .setup summary')].filter((one) => one.innerText === 'offer').length";
+    let before = pages.ada.ask(&format!("return {offers};"))?.as_u64().unwrap_or_default();
+    pages.ada.click("share")?;
+    let shown = "!document.getElementById('remote-screen').hidden \
+                 && document.getElementById('remote-screen').getVideoPlaybackQuality().totalVideoFrames > 5";
+    pages.bob.wait("the screen", shown)?;
+    let frames = pages.see(10)?;
+    let picture = pages.bob.screenshot("screen-share")?;
+    pages.ada.click("share")?;
+    pages.bob.wait("the end of the screen", "document.getElementById('remote-screen').hidden")?;
+    pages.ada.wait("two renegotiations", &format!("{offers} >= {}", before + 2))?;
+    pages.see(10)?;
+    pages.are_clean()?;
+    Ok(evidence(frames)
+        .fact("frames of the screen were decoded at the other side beside those of the camera")
+        .fact("sharing and ending it each made an offer; the camera went on")
+        .fact(format!("a picture of it: {}", picture.file_name().unwrap_or_default().display())))
+}
