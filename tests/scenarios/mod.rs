@@ -31,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub static ALL: [Scenario; 23] = [
+pub static ALL: [Scenario; 25] = [
     Scenario {
         name: "direct-call",
         claim: "video, audio and text go both ways without a server",
@@ -135,10 +135,22 @@ pub static ALL: [Scenario; 23] = [
         run: browser::third_page_refused,
     },
     Scenario {
-        name: "page-relayed",
-        claim: "two pages that may use nothing but the relay use the relay",
+        name: "page-relayed-udp",
+        claim: "two pages that may use nothing but the relay reach it over UDP",
         needs: &[Tool::ChromeDriver, Tool::Chromium],
-        run: browser::relayed,
+        run: browser::relayed_udp,
+    },
+    Scenario {
+        name: "page-relayed-tcp",
+        claim: "two pages that may use nothing but the relay reach it over TCP",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::relayed_tcp,
+    },
+    Scenario {
+        name: "page-relayed-tls",
+        claim: "two pages that may use nothing but the relay reach it over TLS",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::relayed_tls,
     },
     Scenario {
         name: "page-tones",

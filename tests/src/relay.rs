@@ -27,6 +27,8 @@ pub struct Relay {
     pub udp: SocketAddr,
     /// Where it serves TCP.
     pub tcp: SocketAddr,
+    /// Where it serves TLS, if it was asked to.
+    pub tls: Option<SocketAddr>,
     metrics: SocketAddr,
     host: Host,
 }
@@ -55,6 +57,18 @@ impl Relay {
         Self::start_with(ctx, host, &[])
     }
 
+    /// The same, with TLS under a certificate that nobody trusts.
+    pub fn start_with_tls(ctx: &Context, host: &Host) -> Result<Self> {
+        let names = vec![host.ip.to_string()];
+        let certificate = rcgen::generate_simple_self_signed(names).context("making a certificate")?;
+        std::fs::create_dir_all(ctx.folder())?;
+        let (cert, key) = (ctx.folder().join("relay-cert.pem"), ctx.folder().join("relay-key.pem"));
+        std::fs::write(&cert, certificate.cert.pem())?;
+        std::fs::write(&key, certificate.signing_key.serialize_pem())?;
+        let extra = args!["--tls-listen", host.any_port(), "--tls-cert", cert, "--tls-key", key];
+        Self::start_with(ctx, host, &extra)
+    }
+
     /// The same with further flags.
     pub fn start_with(ctx: &Context, host: &Host, extra: &[OsString]) -> Result<Self> {
         let user = format!("{}:{}", USER.0, USER.1);
@@ -76,7 +90,8 @@ impl Relay {
         })?;
         let [udp] = ready.udp;
         let [tcp] = ready.tcp;
-        Ok(Self { process, udp, tcp, metrics: ready.metrics, host: host.clone() })
+        let tls = ready.tls.first().copied();
+        Ok(Self { process, udp, tcp, tls, metrics: ready.metrics, host: host.clone() })
     }
 
     /// For `--stun`.
@@ -89,6 +104,18 @@ impl Relay {
     #[must_use]
     pub fn turn_uri(&self) -> String {
         format!("turn:{}?transport=udp", self.udp)
+    }
+
+    /// For `--turn`, over TCP.
+    #[must_use]
+    pub fn turn_tcp_uri(&self) -> String {
+        format!("turn:{}?transport=tcp", self.tcp)
+    }
+
+    /// For `--turn`, over TLS.
+    pub fn turn_tls_uri(&self) -> Result<String> {
+        let tls = self.tls.context("this relay serves no TLS")?;
+        Ok(format!("turns:{tls}?transport=tcp"))
     }
 
     /// Everything it counts, now.
@@ -144,5 +171,7 @@ struct Line {
 struct Ready {
     udp: [SocketAddr; 1],
     tcp: [SocketAddr; 1],
+    #[serde(default)]
+    tls: Vec<SocketAddr>,
     metrics: SocketAddr,
 }

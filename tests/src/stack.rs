@@ -34,6 +34,8 @@ pub struct Settings {
     pub turn_secret: &'static str,
     /// The STUN server that peers are told of, if not the relay itself.
     pub stun_uri: Option<String>,
+    /// The TURN server that peers are told of, if not the relay over UDP.
+    pub turn_uri: Option<String>,
     /// Further flags of signaling.
     pub signaling: Vec<OsString>,
 }
@@ -44,6 +46,7 @@ impl Default for Settings {
             signaling_host: Host::local(),
             turn_secret: relay::SECRET,
             stun_uri: None,
+            turn_uri: None,
             signaling: Vec::new(),
         }
     }
@@ -64,8 +67,8 @@ impl Stack {
     /// Starts signaling around a relay that runs already.
     pub fn around(ctx: &Context, relay: Relay, settings: Settings) -> Result<Self> {
         let stun = settings.stun_uri.unwrap_or_else(|| relay.stun_uri());
-        let mut args =
-            args!["--stun", stun, "--turn", relay.turn_uri(), "--turn-secret", settings.turn_secret];
+        let turn = settings.turn_uri.unwrap_or_else(|| relay.turn_uri());
+        let mut args = args!["--stun", stun, "--turn", turn, "--turn-secret", settings.turn_secret];
         args.extend(settings.signaling);
         let signaling_host = settings.signaling_host;
         let signaling = Signaling::start(ctx, &signaling_host, &args)?;

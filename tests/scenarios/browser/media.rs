@@ -5,17 +5,33 @@ use serde_json::Value;
 
 use super::{Pages, evidence};
 use crate::browser::{Browsers, Page};
-use crate::relay::Direction;
-use crate::stack::Stack;
+use crate::host::Host;
+use crate::relay::{Direction, Relay};
+use crate::stack::{Settings, Stack};
 use crate::{Context, Evidence};
 
-pub(in super::super) fn relayed(ctx: &Context) -> Result<Evidence> {
-    let stack = Stack::start(ctx)?;
+pub(in super::super) fn relayed_udp(ctx: &Context) -> Result<Evidence> {
+    relayed(ctx, "UDP", |relay| Ok(relay.turn_uri()))
+}
+
+pub(in super::super) fn relayed_tcp(ctx: &Context) -> Result<Evidence> {
+    relayed(ctx, "TCP", |relay| Ok(relay.turn_tcp_uri()))
+}
+
+pub(in super::super) fn relayed_tls(ctx: &Context) -> Result<Evidence> {
+    relayed(ctx, "TLS", Relay::turn_tls_uri)
+}
+
+fn relayed(ctx: &Context, protocol: &str, turn: impl Fn(&Relay) -> Result<String>) -> Result<Evidence> {
+    let relay = Relay::start_with_tls(ctx, &Host::local())?;
+    let turn_uri = Some(turn(&relay)?);
+    let stack = Stack::around(ctx, relay, Settings { turn_uri, ..Settings::default() })?;
     let browsers = Browsers::start(ctx)?;
     let pages = Pages::meet(&stack, &browsers, "relay=1")?;
     let frames = pages.see(20)?;
     for page in [&pages.ada, &pages.bob] {
         page.shows("path", "Through a relay")?;
+        page.shows("path", protocol)?;
         let pair = page.ask("return document.getElementById('pair').innerText;")?;
         let pair = pair.as_str().unwrap_or_default();
         ensure!(pair.matches("relay ").count() == 2, "{} uses the pair {pair}", page.name());
@@ -27,7 +43,9 @@ pub(in super::super) fn relayed(ctx: &Context) -> Result<Evidence> {
     ensure!(allocations >= 2, "the relay holds {allocations} allocations for two pages");
     pages.are_clean()?;
     Ok(evidence(frames)
-        .fact(format!("both ends are relay candidates; the relay holds {allocations} allocations"))
+        .fact(format!(
+            "both ends are relay candidates over {protocol}; the relay holds {allocations} allocations"
+        ))
         .fact(format!("the relay counted {} datagrams, and more with every frame", after.datagrams)))
 }
 

@@ -300,7 +300,7 @@ fn remove(profile: &Path) -> std::io::Result<()> {
 /// Browsers are the heaviest of all programs here, and several run at once.
 const PATIENCE: Duration = clock::PATIENCE.saturating_mul(2);
 /// No network but ours, a pretended camera, and a screen of a usual size.
-const SWITCHES: [&str; 13] = [
+const SWITCHES: [&str; 14] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -314,4 +314,6 @@ const SWITCHES: [&str; 13] = [
     "--window-size=1280,900",
     "--lang=en-GB",
     "--use-fake-device-for-media-stream",
+    // Of TURN servers; the page itself comes without any.
+    "--ignore-certificate-errors",
 ];
