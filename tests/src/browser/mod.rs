@@ -313,7 +313,7 @@ const SWITCHES: [&str; 14] = [
     "--hide-scrollbars",
     "--window-size=1280,900",
     "--lang=en-GB",
-    "--use-fake-device-for-media-stream",
+    "--use-fake-device-for-media-stream=fps=10",
     // Of TURN servers; the page itself comes without any.
     "--ignore-certificate-errors",
 ];
