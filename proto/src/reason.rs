@@ -20,8 +20,17 @@ pub const SESSION_SUPERSEDED: &str = "SESSION_SUPERSEDED";
 pub const SESSION_NOT_FOUND: &str = "SESSION_NOT_FOUND";
 /// `UNAUTHENTICATED`: the secret is not this session's.
 pub const BAD_RESUME_SECRET: &str = "BAD_RESUME_SECRET";
-/// `UNAUTHENTICATED`: the bearer token is missing, malformed or expired.
+/// `UNAUTHENTICATED`: the bearer token is missing, malformed, not good yet, or of an unknown key.
 pub const BAD_TOKEN: &str = "BAD_TOKEN";
+/// `UNAUTHENTICATED`: the bearer token was good once; the same call with a new one may succeed.
+pub const TOKEN_EXPIRED: &str = "TOKEN_EXPIRED";
+/// `PERMISSION_DENIED`: the bearer token is good, but neither for this room nor for this call.
+pub const NOT_GRANTED: &str = "NOT_GRANTED";
+/// `RESOURCE_EXHAUSTED`: more than one address, session, identity or room may ask for; `google.rpc.QuotaFailure` says
+/// of what, `google.rpc.RetryInfo` when to try again.
+pub const LIMIT_EXCEEDED: &str = "LIMIT_EXCEEDED";
+/// `NOT_FOUND`: nobody is in this room.
+pub const ROOM_NOT_FOUND: &str = "ROOM_NOT_FOUND";
 /// `FAILED_PRECONDITION`: a frame came before the one that precedes it.
 pub const CLIENT_SEQ_GAP: &str = "CLIENT_SEQ_GAP";
 /// `UNAVAILABLE`: the server is going away; `google.rpc.RetryInfo` says when to try again.

@@ -17,6 +17,15 @@ pub struct IceServers {
     pub turn: Option<Turn>,
 }
 
+/// Whether a participant gets credentials of TURN servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    /// It does.
+    Granted,
+    /// It has to do without.
+    Denied,
+}
+
 /// TURN servers that share one secret with this server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
@@ -31,10 +40,11 @@ pub struct Turn {
 impl IceServers {
     /// All of them, with credentials of this session's own.
     #[must_use]
-    pub fn for_session(&self, now: UnixTime, session: &str) -> Vec<IceServer> {
+    pub fn for_session(&self, now: UnixTime, session: &str, relay: Relay) -> Vec<IceServer> {
         let stun =
             (!self.stun.is_empty()).then(|| IceServer { urls: self.stun.clone(), ..IceServer::default() });
-        let turn = self.turn.as_ref().map(|turn| {
+        let granted = self.turn.as_ref().filter(|_| relay == Relay::Granted);
+        let turn = granted.map(|turn| {
             let expires_at = now.after(turn.credential_ttl);
             let credentials = turn.secret.mint(expires_at, session);
             IceServer {
@@ -116,7 +126,8 @@ mod tests {
 
     #[test]
     fn turn_credentials_are_the_sessions_own_and_say_when_they_expire() {
-        let made = servers().for_session(UnixTime(1_000), "alice");
+        let made = servers().for_session(UnixTime(1_000), "alice", Relay::Granted);
+        assert_eq!(servers().for_session(UnixTime(1_000), "alice", Relay::Denied), made[..1]);
         let [stun, turn] = made.as_slice() else { panic!("{made:?}") };
         assert_eq!((stun.username.as_str(), stun.expire_time.is_none()), ("", true));
         assert_eq!(turn.username, "1600:alice");
@@ -133,7 +144,7 @@ mod tests {
 
     #[test]
     fn without_servers_there_is_nothing_to_hand_out() {
-        assert_eq!(IceServers::default().for_session(UnixTime(0), "alice"), []);
+        assert_eq!(IceServers::default().for_session(UnixTime(0), "alice", Relay::Granted), []);
     }
 
     #[test]

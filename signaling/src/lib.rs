@@ -4,7 +4,7 @@
 //! ```text
 //! main ── config
 //!  └─ server ── http ── service ── backplane ── room
-//!       │        └─ web   └─ wire, credentials, status
+//!       │        └─ web   └─ wire, credentials, tokens, limits, status
 //!       └─ metrics
 //! ```
 //!
@@ -16,10 +16,12 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod drain;
+pub mod limits;
 pub mod metrics;
 pub mod room;
 pub mod server;
 pub mod service;
+pub mod tokens;
 pub mod web;
 pub mod wire;
 

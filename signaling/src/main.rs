@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use farcall_signaling::clock::Clock;
 use farcall_signaling::config::{Command, CommandLine, Config, LogFormat};
 use farcall_signaling::server::{self, Ready};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,18 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(Command::Token(token)) = line.command {
+        return match token.mint(Clock::real().unix_time()) {
+            Ok(token) => {
+                print(&token);
+                ExitCode::SUCCESS
+            }
+            Err(mistake) => {
+                complain(&mistake);
+                ExitCode::from(BAD_CONFIGURATION)
+            }
+        };
+    }
     let config = match Config::load(line.settings, line.config.as_deref()) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -24,8 +37,13 @@ fn main() -> ExitCode {
         }
     };
     match line.command {
-        Some(Command::Check) => ExitCode::SUCCESS,
-        None => match serve(config) {
+        Some(Command::Check) => {
+            for warning in config.warnings() {
+                complain(&format_args!("warning: {warning}"));
+            }
+            ExitCode::SUCCESS
+        }
+        Some(Command::Token(_)) | None => match serve(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format_args!("{error:#}"));
@@ -58,9 +76,13 @@ fn start_logs(config: &Config) {
 }
 
 /// The one line on stdout, by which whoever started this process finds it.
-#[expect(clippy::print_stdout, reason = "stdout is for this line")]
 fn announce(ready: Ready) {
-    println!("{}", serde_json::json!({ "ready": ready }));
+    print(&serde_json::json!({ "ready": ready }));
+}
+
+#[expect(clippy::print_stdout, reason = "stdout is for what was asked for")]
+fn print(result: &dyn std::fmt::Display) {
+    println!("{result}");
 }
 
 #[expect(clippy::print_stderr, reason = "there may be no logs yet")]

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::backplane::Occupancy;
+use crate::limits::Quota;
 use crate::room::Outcome;
 use crate::service::Reason;
 
@@ -16,6 +17,14 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Whether the place where sessions are can be reached.
     pub backplane_reached: Gauge,
+    /// Connections that never came as far as HTTP.
+    pub handshakes_failed: Counter,
+    /// TLS handshakes that went well.
+    pub tls_handshakes: Counter,
+    /// Times that certificates and keys were read anew.
+    pub reloads: Counter,
+    /// Times that they could not be.
+    pub reloads_failed: Counter,
     /// Streams that are open.
     pub streams: Gauge,
     /// Good frames from participants, repeated ones among them.
@@ -26,6 +35,7 @@ pub struct Metrics {
     pub frames_delivered: Counter,
     joins: [Counter; OUTCOMES.len()],
     refusals: [Counter; Reason::ALL.len()],
+    exceeded: [Counter; Quota::ALL.len()],
 }
 
 impl Metrics {
@@ -43,6 +53,13 @@ impl Metrics {
         }
     }
 
+    /// Somebody wanted more than there is for one.
+    pub fn exceeded(&self, quota: Quota) {
+        if let Some(counter) = self.exceeded.get(quota as usize) {
+            counter.add(1);
+        }
+    }
+
     /// All of them in Prometheus's text format. What is there is asked of the backplane, which may not know now.
     #[must_use]
     pub fn render(&self, occupancy: Option<Occupancy>) -> String {
@@ -55,6 +72,11 @@ impl Metrics {
         );
         let help = "Whether the place where sessions are can be reached.";
         page.gauge("backplane_reached", help, self.backplane_reached.value());
+        let help = "Connections that never came as far as HTTP.";
+        page.counter("handshakes_failed", help, &self.handshakes_failed);
+        page.counter("tls_handshakes", "TLS handshakes that went well.", &self.tls_handshakes);
+        page.counter("reloads", "Times that certificates and keys were read anew.", &self.reloads);
+        page.counter("reloads_failed", "Times that they could not be read.", &self.reloads_failed);
         page.gauge("streams", "Open streams.", self.streams.value());
         if let Some(Occupancy { rooms, sessions }) = occupancy {
             page.gauge("rooms", "Rooms with somebody in them.", rooms);
@@ -69,6 +91,8 @@ impl Metrics {
         page.counters("joins", "Participants that came in, or back in.", "result", outcomes);
         let reasons = Reason::ALL.map(Reason::as_str).into_iter().zip(&self.refusals);
         page.counters("refusals", "Calls refused and streams ended badly.", "reason", reasons);
+        let quotas = Quota::ALL.map(Quota::as_str).into_iter().zip(&self.exceeded);
+        page.counters("limits_exceeded", "Connections and calls refused for a limit.", "limit", quotas);
         page.0
     }
 }

@@ -4,10 +4,12 @@
 
 mod parse;
 mod raw;
+mod token;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_proto::limits::{
@@ -16,14 +18,17 @@ use farcall_proto::limits::{
 
 pub use parse::Mistake;
 pub use raw::{Command, CommandLine, Raw, Text};
+pub use token::TokenArgs;
 
 use crate::backplane::{Bounds, redis};
 use crate::credentials::{IceServers, JoinTokens, Turn};
+use crate::limits::Quotas;
 use crate::room::Limits;
-use crate::server::ConnectionLimits;
-use crate::service::Settings;
+use crate::server::{Cleartext, ConnectionLimits, Entry};
+use crate::service::{Settings, admin};
+use crate::tokens::{self, Tokens};
 use crate::web;
-use parse::{Reader, Scheme};
+use parse::{EntranceKeys, Reader, Scheme, texts};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone)]
@@ -40,6 +45,10 @@ pub struct Config {
     pub bounds: Bounds,
     /// What strangers may take up.
     pub connections: ConnectionLimits,
+    /// How strangers are let in.
+    pub entrance: Entry,
+    /// How operators are served.
+    pub admin: admin::Config,
     /// How browsers are served.
     pub web: web::Config,
     /// How long streams and calls may take to end when the server stops.
@@ -86,6 +95,40 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What is valid, and yet what few mean on an open network.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let is_public = !self.listen.ip().is_loopback();
+        let Entry { tls, cleartext, .. } = &self.entrance;
+        let mut warnings = Vec::new();
+        let mut warn = |when: bool, what: &str| {
+            if when {
+                warnings.push(what.to_owned());
+            }
+        };
+        let tokens = &self.settings.tokens;
+        warn(tokens.is_open(), "token-key: without one, whoever knows a room's name may enter it");
+        warn(
+            is_public && tls.is_none() && self.entrance.proxies == Default::default(),
+            "tls-cert: without one, what participants say can be read on the way, and browsers give no camera",
+        );
+        warn(
+            is_public && tls.is_some() && *cleartext == Cleartext::Everybody,
+            "cleartext: whoever does not ask for TLS gets none",
+        );
+        warn(
+            self.metrics_listen.is_some_and(|address| !address.ip().is_loopback()),
+            "metrics-listen: everybody who reaches it may read it",
+        );
+        warn(
+            self.settings.ice.turn.is_none(),
+            "turn: without one, some participants will not reach each other",
+        );
+        warnings
+    }
+}
+
 impl TryFrom<Raw> for Config {
     type Error = Mistakes;
 
@@ -120,6 +163,73 @@ impl TryFrom<Raw> for Config {
             }
             (true, _) => None,
         };
+        let entrance = read.entrance(EntranceKeys {
+            certificates: raw.tls_cert,
+            keys: raw.tls_key,
+            client_ca: raw.tls_client_ca,
+            client_auth: raw.tls_client_auth,
+            cleartext: raw.cleartext,
+            proxies: raw.trusted_proxy,
+        });
+        let tokens = tokens::Config {
+            fixed: JoinTokens::new(read.tokens("join-token", raw.join_token)),
+            secrets: texts(raw.token_secret),
+            key_files: texts(raw.token_key).into_iter().map(Into::into).collect(),
+            audience: texts(raw.token_audience),
+            issuer: texts(raw.token_issuer),
+        };
+        let tokens = Tokens::load(tokens).unwrap_or_else(|error| {
+            read.mistake("token-key", error.to_string());
+            Tokens::default()
+        });
+        let admin = admin::Config {
+            listen: read.address("admin-listen", raw.admin_listen),
+            tokens: JoinTokens::new(read.tokens("admin-token", raw.admin_token)),
+        };
+        let is_elsewhere = admin.listen.is_some_and(|address| !address.ip().is_loopback());
+        if is_elsewhere && admin.tokens.is_open() && !tokens.has_keys() {
+            read.mistake("admin-listen", "needs admin-token or token-key where it is not loopback");
+        }
+        let quotas = Quotas {
+            connections_per_address: read.quota(
+                "max-connections-per-address",
+                raw.max_connections_per_address,
+                256,
+            ),
+            streams_per_address: read.quota("max-streams-per-address", raw.max_streams_per_address, 256),
+            streams_per_identity: read.quota("max-streams-per-identity", raw.max_streams_per_identity, 16),
+            joins_per_address: read.quota(
+                "joins-per-minute-per-address",
+                raw.joins_per_minute_per_address,
+                240,
+            ),
+            joins_per_identity: read.quota(
+                "joins-per-minute-per-identity",
+                raw.joins_per_minute_per_identity,
+                60,
+            ),
+            joins_per_room: read.quota("joins-per-minute-per-room", raw.joins_per_minute_per_room, 240),
+            frames_per_address: read.quota(
+                "frames-per-second-per-address",
+                raw.frames_per_second_per_address,
+                500,
+            ),
+            frames_per_session: read.quota(
+                "frames-per-second-per-session",
+                raw.frames_per_second_per_session,
+                100,
+            ),
+            bytes_per_address: read.quota(
+                "bytes-per-second-per-address",
+                raw.bytes_per_second_per_address,
+                4_194_304,
+            ),
+            bytes_per_session: read.quota(
+                "bytes-per-second-per-session",
+                raw.bytes_per_second_per_session,
+                1_048_576,
+            ),
+        };
         let config = Self {
             listen: read.address("listen", raw.listen).unwrap_or(DEFAULT_LISTEN),
             metrics_listen: read.address("metrics-listen", raw.metrics_listen),
@@ -128,7 +238,8 @@ impl TryFrom<Raw> for Config {
                 heartbeat_interval,
                 keep_alive: KEEP_ALIVE,
                 ice: IceServers { stun, turn },
-                join_tokens: JoinTokens::new(read.tokens("join-token", raw.join_token)),
+                quotas,
+                tokens: Arc::new(tokens),
             },
             backplane: read.backplane(raw.backplane),
             bounds: Bounds {
@@ -143,8 +254,11 @@ impl TryFrom<Raw> for Config {
                     1..=u32::MAX,
                     2048,
                 ),
+                handshake: read.duration("handshake-timeout", raw.handshake_timeout, HANDSHAKE),
                 first_request: FIRST_REQUEST,
             },
+            entrance,
+            admin,
             web: web::Config {
                 dir: read.folder("web-dir", raw.web_dir),
                 origins: read.origins("cors-origin", raw.cors_origin),
@@ -180,6 +294,8 @@ fn read(path: &Path) -> Result<Raw, Mistake> {
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// Enough for the slowest of networks, too little to sit on a connection with.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// A handshake is a few small messages.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Proxies cut what is idle for longer than they like, which is rarely less than this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// So that a lost call or a slow network does not end a stream.

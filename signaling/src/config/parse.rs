@@ -1,17 +1,21 @@
 //! Reads settings one by one and remembers every mistake.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_proto::turn_credentials::AuthSecret;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{Backplane, LogFormat, Mistakes, Text};
 use crate::backplane::redis::Address;
+use crate::limits::TrustedProxies;
+use crate::server::{CertificateFiles, Cleartext, Clients, Entry, Files, Tls};
 use crate::web::Origins;
 
 /// A setting and what is wrong with it. Never holds the value of a secret.
@@ -32,6 +36,20 @@ impl fmt::Display for Mistake {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     mistakes: Vec<Mistake>,
+}
+
+/// What says how strangers are let in.
+pub(super) struct EntranceKeys {
+    pub(super) certificates: Option<Vec<Text>>,
+    pub(super) keys: Option<Vec<Text>>,
+    pub(super) client_ca: Option<Text>,
+    pub(super) client_auth: Option<Text>,
+    pub(super) cleartext: Option<Text>,
+    pub(super) proxies: Option<Vec<Text>>,
+}
+
+pub(super) fn texts(texts: Option<Vec<Text>>) -> Vec<String> {
+    texts.unwrap_or_default().into_iter().map(|Text(text)| text).collect()
 }
 
 /// Which kind of ICE server a URI must name.
@@ -118,6 +136,78 @@ impl Reader {
             self.mistake(key, "one is empty or holds white space, which no client could send");
         }
         texts.into_iter().map(|Text(text)| text).collect()
+    }
+
+    /// At most so many; none is any number.
+    pub(super) fn quota(&mut self, key: &str, text: Option<Text>, default: u32) -> u32 {
+        match self.number(key, text, 0..=u32::MAX, default) {
+            0 => u32::MAX,
+            quota => quota,
+        }
+    }
+
+    pub(super) fn entrance(&mut self, raw: EntranceKeys) -> Entry {
+        let (chains, keys) = (texts(raw.certificates), texts(raw.keys));
+        if chains.len() != keys.len() {
+            self.mistake("tls-key", format!("{} keys for {} certificates", keys.len(), chains.len()));
+        }
+        let pairs = chains.into_iter().zip(keys);
+        let certificates: Vec<CertificateFiles> =
+            pairs.map(|(chain, key)| CertificateFiles { chain: chain.into(), key: key.into() }).collect();
+        let must = match raw.client_auth.as_ref().map(|Text(text)| text.as_str()) {
+            None | Some("required") => true,
+            Some("optional") => false,
+            Some(other) => {
+                self.mistake("tls-client-auth", format!("`{other}` is neither required nor optional"));
+                true
+            }
+        };
+        let clients = match raw.client_ca {
+            Some(Text(path)) if must => Clients::Required(path.into()),
+            Some(Text(path)) => Clients::Optional(path.into()),
+            None => Clients::Anybody,
+        };
+        if clients != Clients::Anybody && certificates.is_empty() {
+            self.mistake("tls-client-ca", "needs tls-cert: there is no TLS without a certificate");
+        }
+        let by_default = match (certificates.is_empty(), &clients) {
+            (true, _) => Cleartext::Everybody,
+            (false, Clients::Required(_)) => Cleartext::Nobody,
+            (false, Clients::Anybody | Clients::Optional(_)) => Cleartext::Loopback,
+        };
+        let cleartext = match raw.cleartext.as_ref().map(|Text(text)| text.as_str()) {
+            None => by_default,
+            Some("all") => Cleartext::Everybody,
+            Some("loopback") => Cleartext::Loopback,
+            Some("none") => Cleartext::Nobody,
+            Some(other) => {
+                self.mistake("cleartext", format!("`{other}` is neither all, loopback nor none"));
+                by_default
+            }
+        };
+        if cleartext == Cleartext::Nobody && certificates.is_empty() {
+            self.mistake("cleartext", "is for nobody, and without tls-cert there is nothing else");
+        }
+        let tls = if certificates.is_empty() {
+            None
+        } else {
+            match Tls::load(Files { certificates, clients }) {
+                Ok(tls) => Some(Arc::new(tls)),
+                Err(error) => {
+                    self.mistake("tls-cert", error.to_string());
+                    None
+                }
+            }
+        };
+        let mut networks = Vec::new();
+        for text in texts(raw.proxies) {
+            let single = || text.parse::<IpAddr>().map(IpNet::from);
+            match text.parse::<IpNet>().or_else(|_| single()) {
+                Ok(network) => networks.push(network),
+                Err(_) => self.mistake("trusted-proxy", format!("`{text}` is no network such as 10.0.0.0/8")),
+            }
+        }
+        Entry { tls, cleartext, proxies: TrustedProxies::new(networks) }
     }
 
     pub(super) fn folder(&mut self, key: &str, text: Option<Text>) -> Option<PathBuf> {
@@ -214,7 +304,7 @@ impl Scheme {
 }
 
 /// A whole number and a unit.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;

@@ -9,6 +9,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Deserializer};
 
+use super::TokenArgs;
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -29,10 +31,12 @@ pub struct CommandLine {
 }
 
 /// What to do instead of serving.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Validate the configuration, say what is wrong with it, and exit.
     Check,
+    /// Make a token and print it.
+    Token(Box<TokenArgs>),
 }
 
 /// Every setting, as in the table of the README.
@@ -123,6 +127,181 @@ pub struct Raw {
         hide_env_values = true
     )]
     pub(super) max_streams_per_connection: Option<Text>,
+    /// Certificate chain in PEM, the server's own first; may be repeated, and the name that is asked for decides.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TLS_CERT",
+        value_name = "FILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) tls_cert: Option<Vec<Text>>,
+    /// Private key in PEM of the certificate in the same place.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TLS_KEY",
+        value_name = "FILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) tls_key: Option<Vec<Text>>,
+    /// Authorities in PEM that client certificates must come from.
+    #[arg(long, env = "FARCALL_SIGNALING_TLS_CLIENT_CA", value_name = "FILE", hide_env_values = true)]
+    pub(super) tls_client_ca: Option<Text>,
+    /// Whether clients must have a certificate: required or optional [default: required].
+    #[arg(long, env = "FARCALL_SIGNALING_TLS_CLIENT_AUTH", value_name = "WHO", hide_env_values = true)]
+    pub(super) tls_client_auth: Option<Text>,
+    /// From whom HTTP without TLS is taken: all, loopback or none [default: all without certificates, else loopback; none where client certificates are required].
+    #[arg(long, env = "FARCALL_SIGNALING_CLEARTEXT", value_name = "WHO", hide_env_values = true)]
+    pub(super) cleartext: Option<Text>,
+    /// How long a connection may take until HTTP can be spoken over it [default: 10s].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_HANDSHAKE_TIMEOUT",
+        value_name = "DURATION",
+        hide_env_values = true
+    )]
+    pub(super) handshake_timeout: Option<Text>,
+    /// Proxies whose PROXY protocol (version 2) and X-Forwarded-For say where a client is; may be repeated.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TRUSTED_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) trusted_proxy: Option<Vec<Text>>,
+    /// Shared secret of at least 32 bytes that tokens are signed with (HS256); may be repeated.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TOKEN_SECRET",
+        value_name = "SECRET",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) token_secret: Option<Vec<Text>>,
+    /// File with a key that tokens are signed with: a public key in PEM (Ed25519 or P-256), a JWK set in JSON, or a shared secret; may be repeated.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TOKEN_KEY",
+        value_name = "FILE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) token_key: Option<Vec<Text>>,
+    /// Tokens must name this audience; may be repeated, one is enough.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TOKEN_AUDIENCE",
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) token_audience: Option<Vec<Text>>,
+    /// Tokens must name this issuer; may be repeated, one is enough.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_TOKEN_ISSUER",
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) token_issuer: Option<Vec<Text>>,
+    /// Address that RoomAdminService is served on; anything but loopback needs a token [default: none].
+    #[arg(long, env = "FARCALL_SIGNALING_ADMIN_LISTEN", value_name = "ADDR", hide_env_values = true)]
+    pub(super) admin_listen: Option<Text>,
+    /// Bearer token of an operator; may be repeated.
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) admin_token: Option<Vec<Text>>,
+    /// Connections of one address at once; 0 for any number [default: 256].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_MAX_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) max_connections_per_address: Option<Text>,
+    /// Streams of one address at once [default: 256].
+    #[arg(long, env = "FARCALL_SIGNALING_MAX_STREAMS_PER_ADDRESS", value_name = "N", hide_env_values = true)]
+    pub(super) max_streams_per_address: Option<Text>,
+    /// Streams of one identity at once, unless its token says otherwise [default: 16].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_MAX_STREAMS_PER_IDENTITY",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) max_streams_per_identity: Option<Text>,
+    /// Joins of one address a minute, and that many at once [default: 240].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_JOINS_PER_MINUTE_PER_ADDRESS",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) joins_per_minute_per_address: Option<Text>,
+    /// Joins of one identity a minute, and that many at once [default: 60].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_JOINS_PER_MINUTE_PER_IDENTITY",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) joins_per_minute_per_identity: Option<Text>,
+    /// Joins of one room a minute, and that many at once [default: 240].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_JOINS_PER_MINUTE_PER_ROOM",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) joins_per_minute_per_room: Option<Text>,
+    /// Frames of one address a second, and ten times that at once [default: 500].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_FRAMES_PER_SECOND_PER_ADDRESS",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) frames_per_second_per_address: Option<Text>,
+    /// Frames of one session a second, and ten times that at once [default: 100].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_FRAMES_PER_SECOND_PER_SESSION",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) frames_per_second_per_session: Option<Text>,
+    /// Bytes in the frames of one address a second, and ten times that at once [default: 4194304].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_BYTES_PER_SECOND_PER_ADDRESS",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) bytes_per_second_per_address: Option<Text>,
+    /// Bytes in the frames of one session a second, and ten times that at once [default: 1048576].
+    #[arg(
+        long,
+        env = "FARCALL_SIGNALING_BYTES_PER_SECOND_PER_SESSION",
+        value_name = "N",
+        hide_env_values = true
+    )]
+    pub(super) bytes_per_second_per_session: Option<Text>,
     /// Address that GET /metrics and GET /healthz are served on [default: none].
     #[arg(long, env = "FARCALL_SIGNALING_METRICS_LISTEN", value_name = "ADDR", hide_env_values = true)]
     pub(super) metrics_listen: Option<Text>,
@@ -172,6 +351,43 @@ impl Raw {
             max_sessions: self.max_sessions.or(below.max_sessions),
             max_connections: self.max_connections.or(below.max_connections),
             max_streams_per_connection: self.max_streams_per_connection.or(below.max_streams_per_connection),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
+            tls_client_ca: self.tls_client_ca.or(below.tls_client_ca),
+            tls_client_auth: self.tls_client_auth.or(below.tls_client_auth),
+            cleartext: self.cleartext.or(below.cleartext),
+            handshake_timeout: self.handshake_timeout.or(below.handshake_timeout),
+            trusted_proxy: self.trusted_proxy.or(below.trusted_proxy),
+            token_secret: self.token_secret.or(below.token_secret),
+            token_key: self.token_key.or(below.token_key),
+            token_audience: self.token_audience.or(below.token_audience),
+            token_issuer: self.token_issuer.or(below.token_issuer),
+            admin_listen: self.admin_listen.or(below.admin_listen),
+            admin_token: self.admin_token.or(below.admin_token),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(below.max_connections_per_address),
+            max_streams_per_address: self.max_streams_per_address.or(below.max_streams_per_address),
+            max_streams_per_identity: self.max_streams_per_identity.or(below.max_streams_per_identity),
+            joins_per_minute_per_address: self
+                .joins_per_minute_per_address
+                .or(below.joins_per_minute_per_address),
+            joins_per_minute_per_identity: self
+                .joins_per_minute_per_identity
+                .or(below.joins_per_minute_per_identity),
+            joins_per_minute_per_room: self.joins_per_minute_per_room.or(below.joins_per_minute_per_room),
+            frames_per_second_per_address: self
+                .frames_per_second_per_address
+                .or(below.frames_per_second_per_address),
+            frames_per_second_per_session: self
+                .frames_per_second_per_session
+                .or(below.frames_per_second_per_session),
+            bytes_per_second_per_address: self
+                .bytes_per_second_per_address
+                .or(below.bytes_per_second_per_address),
+            bytes_per_second_per_session: self
+                .bytes_per_second_per_session
+                .or(below.bytes_per_second_per_session),
             metrics_listen: self.metrics_listen.or(below.metrics_listen),
             web_dir: self.web_dir.or(below.web_dir),
             cors_origin: self.cors_origin.or(below.cors_origin),

@@ -23,7 +23,7 @@ fn nothing_said_is_a_valid_configuration() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.settings.limits.room_size, 2);
     assert_eq!(config.settings.limits.resume_window, Duration::from_secs(120));
-    assert!(config.settings.join_tokens.is_open());
+    assert!(config.settings.tokens.is_open());
 }
 
 #[test]
@@ -32,6 +32,17 @@ fn the_example_file_is_valid_and_uses_every_key() {
     Config::try_from(file(text)).unwrap();
     let uncommented: String =
         text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
+    let folder = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["example.org".into()]).unwrap();
+    for (name, content) in [
+        ("fullchain.pem", own.cert.pem()),
+        ("privkey.pem", own.signing_key.serialize_pem()),
+        ("clients.pem", own.cert.pem()),
+        ("tokens.pub.pem", own.signing_key.public_key_pem()),
+    ] {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    let uncommented = uncommented.replace("/etc/farcall", folder.path().to_str().unwrap());
     let raw = file(&uncommented);
     Config::try_from(file(&uncommented)).unwrap();
     let shown = format!("{raw:?}");
@@ -81,6 +92,47 @@ fn a_backplane_is_this_process_or_a_redis() {
     }
     let with_password = Config::try_from(flags(&["--backplane", "redis://:sesame@h"])).unwrap();
     assert!(!format!("{with_password:?}").contains("sesame"));
+}
+
+#[test]
+fn operators_are_served_elsewhere_only_with_a_token() {
+    let flags_of = |more: &[&str]| flags(&[&["--admin-listen", "0.0.0.0:1"], more].concat());
+    assert_eq!(
+        mistakes(flags_of(&[])),
+        ["admin-listen: needs admin-token or token-key where it is not loopback"]
+    );
+    Config::try_from(flags_of(&["--admin-token", "x"])).unwrap();
+    Config::try_from(flags(&["--admin-listen", "127.0.0.1:1"])).unwrap();
+}
+
+#[test]
+fn what_makes_no_sense_about_tls_tokens_and_proxies_is_said() {
+    for (bad, rule) in [
+        (&["--tls-cert", "a"][..], "tls-key: 0 keys for 1 certificates"),
+        (&["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "tls-cert: /nowhere: "),
+        (&["--tls-client-ca", "a"], "tls-client-ca: needs tls-cert"),
+        (&["--tls-client-auth", "maybe"], "tls-client-auth: `maybe` is neither"),
+        (&["--cleartext", "some"], "cleartext: `some` is neither"),
+        (&["--cleartext", "none"], "cleartext: is for nobody"),
+        (&["--trusted-proxy", "here"], "trusted-proxy: `here` is no network"),
+        (&["--token-secret", "short"], "token-key: token-secret: a secret of less than 32 bytes"),
+        (&["--token-key", "/nowhere"], "token-key: /nowhere: "),
+    ] {
+        let found = mistakes(flags(bad));
+        assert!(found.len() == 1 && found[0].starts_with(rule), "{bad:?}: {found:?}");
+    }
+}
+
+#[test]
+fn what_few_mean_on_an_open_network_is_warned_of() {
+    let warnings = |raw: &[&str]| Config::try_from(flags(raw)).unwrap().warnings().join(";");
+    let open = warnings(&["--listen", "0.0.0.0:1", "--metrics-listen", "0.0.0.0:2"]);
+    for key in ["token-key: ", "tls-cert: ", "metrics-listen: ", "turn: "] {
+        assert!(open.contains(key), "{key} not in {open}");
+    }
+    let secret = "0123456789012345678901234567890123456789";
+    let closed = ["--token-secret", secret, "--turn", "turn:h", "--turn-secret", "s"];
+    assert_eq!(warnings(&closed), "");
 }
 
 #[test]

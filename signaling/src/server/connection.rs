@@ -1,21 +1,29 @@
 //! Connections: accepted up to a limit, each with timeouts for what a stranger may leave undone.
 
+use std::convert::Infallible;
 use std::future::{Future, pending};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tonic::body::Body;
 use tracing::{debug, warn};
 
+use super::entrance::{Entrance, Stream, Visitor};
 use crate::drain::Draining;
-use crate::http::Dispatch;
+use crate::limits::{ClientAddr, Limits};
 use crate::metrics::Metrics;
 
 /// What strangers may take up.
@@ -25,24 +33,55 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// Streams and calls at once on one connection.
     pub streams: u32,
-    /// How long a connection may take to ask for anything.
+    /// How long a connection may take until HTTP can be spoken over it.
+    pub handshake: Duration,
+    /// How long it may then take to ask for anything.
     pub first_request: Duration,
 }
 
+/// What answers requests, whatever they are.
+pub(super) trait Answer:
+    Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answer for S where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Every open connection, each a task that this owns.
-pub(super) struct Connections {
+pub(super) struct Connections<S> {
     tasks: JoinSet<()>,
-    limits: ConnectionLimits,
-    builder: Arc<Builder<TokioExecutor>>,
-    dispatch: Dispatch,
+    most: usize,
+    shared: Arc<Shared<S>>,
+}
+
+/// What every connection needs.
+struct Shared<S> {
+    bounds: ConnectionLimits,
+    builder: Builder<TokioExecutor>,
+    entrance: Entrance,
+    answer: S,
+    limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     draining: Draining,
 }
 
-impl Connections {
+impl<S: Answer> Connections<S> {
     pub(super) fn new(
-        limits: ConnectionLimits,
-        dispatch: Dispatch,
+        bounds: ConnectionLimits,
+        entrance: Entrance,
+        answer: S,
+        limits: Arc<Limits>,
         metrics: Arc<Metrics>,
         draining: Draining,
     ) -> Self {
@@ -53,11 +92,14 @@ impl Connections {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .max_concurrent_streams(limits.streams)
+            .max_concurrent_streams(bounds.streams)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(MAX_ERROR_RESETS)
             .max_header_list_size(MAX_HEADER_BYTES)
             .max_send_buf_size(MAX_SEND_BUFFER);
-        let builder = Arc::new(builder);
-        Self { tasks: JoinSet::new(), limits, builder, dispatch, metrics, draining }
+        let most = bounds.connections;
+        let shared = Shared { bounds, builder, entrance, answer, limits, metrics, draining };
+        Self { tasks: JoinSet::new(), most, shared: Arc::new(shared) }
     }
 
     pub(super) async fn accept_until(&mut self, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
@@ -66,11 +108,11 @@ impl Connections {
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                Some(_) = self.tasks.join_next() => self.metrics.connections.down(),
+                Some(_) = self.tasks.join_next() => self.shared.metrics.connections.down(),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         failing = false;
-                        self.serve(stream);
+                        self.serve(stream, peer);
                     }
                     // Mostly there are no file descriptors left, which may last: say it once, and try again.
                     Err(error) => {
@@ -94,47 +136,81 @@ impl Connections {
         cut
     }
 
-    fn serve(&mut self, stream: TcpStream) {
-        if self.tasks.len() >= self.limits.connections {
-            self.metrics.connections_refused.add(1);
+    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let metrics = &self.shared.metrics;
+        if self.tasks.len() >= self.most {
+            metrics.connections_refused.add(1);
             return;
         }
-        self.metrics.connections.up();
-        let (builder, dispatch) = (self.builder.clone(), self.dispatch.clone());
-        self.tasks.spawn(connection(
-            stream,
-            builder,
-            dispatch,
-            self.limits.first_request,
-            self.draining.clone(),
-        ));
+        metrics.connections.up();
+        self.tasks.spawn(connection(self.shared.clone(), stream, peer));
     }
 }
 
 /// One connection, to its end.
-async fn connection(
-    stream: TcpStream,
-    builder: Arc<Builder<TokioExecutor>>,
-    dispatch: Dispatch,
-    first_request: Duration,
-    mut draining: Draining,
-) {
+async fn connection<S: Answer>(shared: Arc<Shared<S>>, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
+    // Whoever takes nothing of what is written to it, for this long, is as good as gone: HTTP/1 has no pings.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(NOTHING_TAKEN));
+    let metrics = &shared.metrics;
+    let visitor = match timeout(shared.bounds.handshake, shared.entrance.admit(stream, peer)).await {
+        Ok(Ok(visitor)) => visitor,
+        Ok(Err(error)) => {
+            metrics.handshakes_failed.add(1);
+            return debug!(%error, "Connection not let in");
+        }
+        Err(_) => {
+            metrics.handshakes_failed.add(1);
+            return debug!("Connection that said too little for too long closed");
+        }
+    };
+    let Visitor { stream, from } = visitor;
+    // What a proxy's connections carry belongs to many.
+    let _permit = if shared.entrance.proxies.contains(from) {
+        None
+    } else {
+        match shared.limits.connect(ClientAddr(from)) {
+            Ok(permit) => Some(permit),
+            Err(excess) => {
+                metrics.exceeded(excess.quota);
+                return debug!(quota = excess.quota.as_str(), "Connection refused");
+            }
+        }
+    };
+    match stream {
+        Stream::Clear(stream) => speak(&shared, stream, from).await,
+        Stream::Encrypted(stream) => {
+            metrics.tls_handshakes.add(1);
+            speak(&shared, stream, from).await;
+        }
+    }
+}
+
+async fn speak<S: Answer, IO>(shared: &Shared<S>, io: IO, from: IpAddr)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let asked = Arc::new(Notify::new());
     let service = {
-        let asked = asked.clone();
-        hyper::service::service_fn(move |request| {
+        let (asked, answer, proxies) =
+            (asked.clone(), shared.answer.clone(), shared.entrance.proxies.clone());
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
             asked.notify_one();
-            dispatch.call(request)
+            let client = proxies.client(from, request.headers());
+            request.extensions_mut().insert(client);
+            answer.call(request)
         })
     };
     // Covers what neither protocol's own timeouts do: bytes that never become a request.
+    let first_request = shared.bounds.first_request;
     let never_asked = async {
         if timeout(first_request, asked.notified()).await.is_ok() {
             pending::<()>().await;
         }
     };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut draining = shared.draining.clone();
+    let mut connection = pin!(shared.builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = never_asked => return debug!("Connection without a request closed"),
@@ -151,11 +227,16 @@ async fn connection(
 const HEADER_READ: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const NOTHING_TAKEN: Duration = Duration::from_secs(60);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// What one stream's slow reader holds of the transport; the rest waits in its log.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
+/// Streams that were opened and reset before they were looked at: more of them is an attack, CVE-2023-44487.
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that had to be reset because the client broke the protocol.
+const MAX_ERROR_RESETS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -164,7 +245,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::oneshot;
 
+    use super::super::entrance::Cleartext;
     use super::*;
+    use crate::http::Dispatch;
     use crate::service::testing;
 
     /// Serves with these limits until the sender is dropped.
@@ -177,7 +260,10 @@ mod tests {
         let metrics = context.metrics.clone();
         tokio::spawn(async move {
             let draining = context.draining.clone();
-            let mut connections = Connections::new(limits, dispatch, context.metrics.clone(), draining);
+            let entrance = Entrance { tls: None, cleartext: Cleartext::Everybody, proxies: Arc::default() };
+            let shared = context.limits.clone();
+            let mut connections =
+                Connections::new(limits, entrance, dispatch, shared, context.metrics.clone(), draining);
             let stopped = async { drop(stopped.await) };
             connections.accept_until(&listener, stopped).await;
             drop(drain);
@@ -185,8 +271,12 @@ mod tests {
         (address, metrics, stop)
     }
 
-    const LIMITS: ConnectionLimits =
-        ConnectionLimits { connections: 2, streams: 10, first_request: Duration::from_secs(20) };
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        connections: 2,
+        streams: 10,
+        handshake: Duration::from_secs(20),
+        first_request: Duration::from_secs(20),
+    };
 
     /// What is read until the server ends the connection.
     async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
@@ -197,7 +287,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_asks_nothing_is_closed() {
-        let limits = ConnectionLimits { first_request: Duration::from_millis(50), ..LIMITS };
+        let brief = Duration::from_millis(50);
+        let limits = ConnectionLimits { handshake: brief, first_request: brief, ..LIMITS };
         let (address, _, _stop) = serve(limits).await;
         for unfinished in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n\r\nSM", b"GET / HTTP/1.1\r\nhost"] {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -5,15 +5,20 @@
 
 mod admin;
 mod connection;
+mod entrance;
+mod reload;
 mod sweeper;
+mod tls;
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tonic_health::ServingStatus;
 use tracing::{info, warn};
@@ -23,11 +28,16 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::Dispatch;
+use crate::limits::{Limits, TrustedProxies};
 use crate::metrics::Metrics;
-use crate::service::Context;
+use crate::service::{self, Context};
 pub use connection::ConnectionLimits;
 use connection::Connections;
+pub use entrance::Cleartext;
+use entrance::Entrance;
+use reload::Reload;
 use sweeper::Sweeper;
+pub use tls::{CertificateFiles, Clients, FileError, Files, Tls};
 
 /// Where the server can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -37,6 +47,20 @@ pub struct Ready {
     /// Prometheus text and a health check, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// The operators' service, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+}
+
+/// How strangers are let in.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Certificates, if there are any.
+    pub tls: Option<Arc<Tls>>,
+    /// From whom cleartext is taken.
+    pub cleartext: Cleartext,
+    /// Whose word counts for where a client is.
+    pub proxies: TrustedProxies,
 }
 
 /// Serves until `shutdown`, then drains. `ready` is called once, when every address is bound.
@@ -66,34 +90,62 @@ async fn run_on<B: Backplane>(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let listener = bind(config.listen).await?;
-    let admin_listener = match config.metrics_listen {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
+    let metrics_listener = bind_if_asked(config.metrics_listen).await?;
+    let admin_listener = bind_if_asked(config.admin.listen).await?;
     let addresses = Ready {
         grpc: listener.local_addr()?,
-        metrics: admin_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+        metrics: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+        admin: admin_listener.as_ref().map(TcpListener::local_addr).transpose()?,
     };
 
     let (drain, draining) = Drain::new();
     let metrics = Arc::new(Metrics::default());
+    let limits = Arc::new(Limits::new(config.settings.quotas));
     let context = Arc::new(Context {
+        limits: limits.clone(),
         backplane,
         settings: config.settings,
         clock,
         metrics: metrics.clone(),
         draining: draining.clone(),
     });
-    if context.settings.join_tokens.is_open() {
-        warn!("Without a join token, whoever knows a room's name may enter it");
+    if context.settings.tokens.is_open() {
+        warn!("Without a token key, whoever knows a room's name may enter it");
     }
+    let reloading = Reload { tls: config.entrance.tls.clone(), tokens: context.settings.tokens.clone() };
+    let reloading = Owned(tokio::spawn(reloading.run(metrics.clone())?));
     let (dispatch, health) = Dispatch::new(context.clone(), config.web).await?;
     let sweeper = Sweeper::new(context.clone(), health.clone()).await;
     let sweeper = Owned(tokio::spawn(sweeper.sweep()));
-    let admin = admin_listener.map(|listener| Owned(tokio::spawn(admin::serve(listener, context.clone()))));
-    let mut connections = Connections::new(config.connections, dispatch, metrics, draining);
+    let metrics_task =
+        metrics_listener.map(|listener| Owned(tokio::spawn(admin::serve(listener, context.clone()))));
+    let proxies = Arc::new(config.entrance.proxies);
+    let Entry { tls, cleartext, .. } = config.entrance;
+    let entrance = || Entrance { tls: tls.clone(), cleartext, proxies: proxies.clone() };
+    let stop = Arc::new(Notify::new());
+    let admin = match admin_listener {
+        Some(listener) => {
+            let routes = service::admin::routes(context.clone(), config.admin, stop.clone()).await?;
+            let bounds = ConnectionLimits { connections: MAX_OPERATORS, ..config.connections };
+            let answer = TowerToHyperService::new(routes);
+            let (metrics, draining) = (metrics.clone(), draining.clone());
+            let mut operators =
+                Connections::new(bounds, entrance(), answer, limits.clone(), metrics, draining);
+            let serving = async move { operators.accept_until(&listener, pending()).await };
+            Some(Owned(tokio::spawn(serving)))
+        }
+        None => None,
+    };
+    let mut connections =
+        Connections::new(config.connections, entrance(), dispatch, limits, metrics, draining);
+    let shutdown = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = stop.notified() => {}
+        }
+    };
 
-    info!(grpc = %addresses.grpc, metrics = ?addresses.metrics, "Serving");
+    info!(grpc = %addresses.grpc, metrics = ?addresses.metrics, admin = ?addresses.admin, "Serving");
     ready(addresses);
     connections.accept_until(&listener, shutdown).await;
 
@@ -105,12 +157,19 @@ async fn run_on<B: Backplane>(
     info!(connections_cut = cut, "Stopped");
     // What ended just now is for the other nodes to know.
     let _ = tokio::time::timeout(LAST_WORDS, context.backplane.sweep()).await;
-    drop((sweeper, admin));
+    drop((sweeper, metrics_task, admin, reloading));
     Ok(())
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn bind_if_asked(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    match address {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// A task that ends with its owner.
@@ -122,5 +181,7 @@ impl Drop for Owned {
     }
 }
 
+/// Connections of operators at once.
+const MAX_OPERATORS: usize = 64;
 /// How long the store may take to be told of the last streams.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -58,7 +58,7 @@ fn state(presence: Presence) -> v1::ParticipantState {
     }
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let millis = i32::try_from(at.0 % 1000).unwrap_or_default();
     prost_types::Timestamp {
         seconds: i64::try_from(at.0 / 1000).unwrap_or(i64::MAX),

@@ -1,15 +1,18 @@
 //! `farcall.signaling.v1.SignalingService` on a backplane: between gRPC and the core, and nothing that either decides.
 
+pub mod admin;
 mod check;
 mod convert;
 mod outbound;
 mod status;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farcall_proto::limits::{MAX_FRAME_BYTES, MAX_SDP_BYTES};
 use farcall_proto::signaling::v1::{
     self, GetIceServersRequest, GetIceServersResponse, IceServer, JoinRequest, LeaveRequest, LeaveResponse,
@@ -23,10 +26,12 @@ pub use status::Reason;
 
 use crate::backplane::Backplane;
 use crate::clock::Clock;
-use crate::credentials::{IceServers, JoinTokens};
+use crate::credentials::{IceServers, Relay};
 use crate::drain::Draining;
+use crate::limits::{self, ClientAddr, Excess, Quotas};
 use crate::metrics::Metrics;
 use crate::room::{Joined, Limits, Outcome, Presence, SessionId};
+use crate::tokens::{Grant, Refused, Rights, Tokens};
 use crate::wire::{Body, JoinResponse, SendRequest};
 use generated::signaling_service_server::{SignalingService, SignalingServiceServer};
 use outbound::Outbound;
@@ -45,6 +50,8 @@ pub struct Context<B> {
     pub settings: Settings,
     /// What time it is.
     pub clock: Clock,
+    /// What one may ask for.
+    pub limits: Arc<limits::Limits>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether the server is going away.
@@ -62,13 +69,26 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// STUN and TURN servers.
     pub ice: IceServers,
+    /// How much one may ask for.
+    pub quotas: Quotas,
     /// Who may join.
-    pub join_tokens: JoinTokens,
+    pub tokens: Arc<Tokens>,
 }
 
 impl<B: Backplane> Context<B> {
-    fn ice_servers(&self, session: &SessionId) -> Vec<IceServer> {
-        self.settings.ice.for_session(self.clock.unix_time(), session.as_str())
+    fn ice_servers(&self, session: &SessionId, relay: Relay) -> Vec<IceServer> {
+        self.settings.ice.for_session(self.clock.unix_time(), session.as_str(), relay)
+    }
+
+    /// What the caller may do, by its token.
+    fn rights<T>(&self, request: &Request<T>) -> Result<Rights, Status> {
+        let judged = self.settings.tokens.judge(self.clock.unix_time(), authorization(request));
+        judged.map_err(|refused| self.refuse(Problem::Token(refused)))
+    }
+
+    fn exceeded(&self, excess: Excess) -> Status {
+        self.metrics.exceeded(excess.quota);
+        self.refuse(Problem::Exceeded(excess))
     }
 
     fn refuse(&self, problem: impl Into<Problem>) -> Status {
@@ -79,7 +99,7 @@ impl<B: Backplane> Context<B> {
         problem.to_status()
     }
 
-    fn welcome(&self, joined: &Joined) -> Welcome {
+    fn welcome(&self, joined: &Joined, relay: Relay) -> Welcome {
         let Settings { limits, heartbeat_interval, .. } = &self.settings;
         let mut myself = joined.member.clone();
         myself.presence = if joined.others.is_empty() { Presence::Waiting } else { Presence::Connected };
@@ -98,7 +118,7 @@ impl<B: Backplane> Context<B> {
             next_seq: joined.cursor + 1,
             self_: Some(convert::participant(&myself)),
             others: joined.others.iter().map(convert::participant).collect(),
-            ice_servers: self.ice_servers(&joined.session),
+            ice_servers: self.ice_servers(&joined.session, relay),
             limits: Some(v1::Limits {
                 max_participants: saturating_u32(limits.room_size),
                 max_frame_bytes: saturating_u32(MAX_FRAME_BYTES),
@@ -130,20 +150,28 @@ impl<B: Backplane> SignalingService for Service<B> {
         if context.draining.has_begun() {
             return Err(context.refuse(Problem::Draining));
         }
-        let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        if !context.settings.join_tokens.admit(authorization) {
-            return Err(context.refuse(Problem::BadToken));
+        let (rights, client) = (context.rights(&request)?, client(&request));
+        let mut join = check::join(request.into_inner()).map_err(|problem| context.refuse(problem))?;
+        if !rights.opens(join.room.as_str()) {
+            return Err(context.refuse(Problem::Token(Refused::NotGranted)));
         }
-        let join = check::join(request.into_inner()).map_err(|problem| context.refuse(problem))?;
+        let Rights { identity, max_sessions, .. } = &rights;
+        let room = join.room.as_str();
+        let permit = context.limits.join(context.clock.now(), client, identity, *max_sessions, room);
+        let permit = permit.map_err(|excess| context.exceeded(excess))?;
+        join.profile.identity.clone_from(identity);
+        join.may_create = rights.has(Grant::Create);
+        let relay = rights.relay();
         let (joined, doorbell) = context.backplane.join(join).await.map_err(|failure| {
             context.refuse(Problem::from(failure).about_seq("resume.last_received_seq"))
         })?;
 
         let Joined { session, epoch, outcome, cursor, .. } = &joined;
-        let mut outbound = Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor);
+        let mut outbound =
+            Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor).holding(permit, relay);
         context.metrics.joined(*outcome);
         debug!(%session, epoch, ?outcome, "Participant joined");
-        outbound.push(Body::Welcome(Box::new(context.welcome(&joined))));
+        outbound.push(Body::Welcome(Box::new(context.welcome(&joined, relay))));
         if joined.lost {
             outbound.push_lost(cursor + 1, "these frames were acknowledged and are gone");
         }
@@ -151,9 +179,14 @@ impl<B: Backplane> SignalingService for Service<B> {
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
-        let context = &self.0;
+        let (context, client) = (&self.0, client(&request));
         let SendRequest { session_id, resume_secret, frames, ack } = request.into_inner();
         check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
+        let bytes = frames.iter().filter_map(|frame| frame.message.as_ref()).map(Bytes::len).sum();
+        // With the secret, so that nobody uses up what is another's.
+        let whose = (&session_id, &resume_secret);
+        let allowed = context.limits.send(context.clock.now(), client, whose, frames.len(), bytes);
+        allowed.map_err(|excess| context.exceeded(excess))?;
         let (frames, rest) = check::frames(frames);
         let count = frames.len();
         let session = session_id.as_str().into();
@@ -188,15 +221,28 @@ impl<B: Backplane> SignalingService for Service<B> {
         &self,
         request: Request<GetIceServersRequest>,
     ) -> Result<Response<GetIceServersResponse>, Status> {
-        let context = &self.0;
+        let (context, client) = (&self.0, client(&request));
+        let relay = context.rights(&request)?.relay();
         let GetIceServersRequest { session_id, resume_secret } = request.into_inner();
         check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
+        let whose = (&session_id, &resume_secret);
+        let allowed = context.limits.send(context.clock.now(), client, whose, 0, 0);
+        allowed.map_err(|excess| context.exceeded(excess))?;
         let session = session_id.as_str().into();
         // An empty send is a heartbeat, and proves that the session is the caller's.
         let alive = context.backplane.send(&session, &resume_secret, Vec::new(), 0).await;
         alive.map_err(|failure| context.refuse(failure))?;
-        Ok(Response::new(GetIceServersResponse { ice_servers: context.ice_servers(&session) }))
+        Ok(Response::new(GetIceServersResponse { ice_servers: context.ice_servers(&session, relay) }))
     }
+}
+
+fn authorization<T>(request: &Request<T>) -> Option<&str> {
+    request.metadata().get("authorization").and_then(|value| value.to_str().ok())
+}
+
+/// Whom a call is from; one that came over no connection is from this machine.
+fn client<T>(request: &Request<T>) -> ClientAddr {
+    request.extensions().get().copied().unwrap_or(ClientAddr(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }
 
 fn saturating_u32(size: usize) -> u32 {
@@ -240,6 +286,16 @@ pub(crate) mod testing {
         let clock = Clock::manual(Timestamp(0));
         let bounds = Bounds { rooms: 9, sessions: 9 };
         let backplane = Memory::new(settings.limits, bounds, clock.clone());
-        (Arc::new(Context { backplane, settings, clock, metrics: Arc::default(), draining }), drain)
+        (
+            Arc::new(Context {
+                limits: Arc::new(limits::Limits::new(settings.quotas)),
+                backplane,
+                settings,
+                clock,
+                metrics: Arc::default(),
+                draining,
+            }),
+            drain,
+        )
     }
 }

@@ -15,6 +15,8 @@ use tracing::debug;
 use super::status::Problem;
 use super::{Context, convert};
 use crate::backplane::{Backplane, Doorbell, ReadFailure};
+use crate::credentials::Relay;
+use crate::limits::Permit;
 use crate::room::{Entry, LeaveReason, SessionId, StreamEnd, Timestamp};
 use crate::wire::{Body, JoinResponse};
 
@@ -28,6 +30,9 @@ pub(super) struct Outbound<B: Backplane> {
     ready: VecDeque<JoinResponse>,
     ice_refresh_at: Option<Timestamp>,
     end: Option<End>,
+    relay: Relay,
+    /// Its place among those of its address and its identity.
+    _permit: Permit,
 }
 
 /// How a stream ends once what is ready has been written.
@@ -55,8 +60,17 @@ impl<B: Backplane> Outbound<B> {
             ready: VecDeque::new(),
             ice_refresh_at: None,
             end: None,
+            relay: Relay::Granted,
+            _permit: Permit::default(),
         };
         outbound.schedule_ice_refresh();
+        outbound
+    }
+
+    /// With what its participant was given.
+    pub(super) fn holding(self, permit: Permit, relay: Relay) -> Self {
+        let mut outbound = self;
+        (outbound._permit, outbound.relay) = (permit, relay);
         outbound
     }
 
@@ -124,7 +138,7 @@ impl<B: Backplane> Outbound<B> {
             () = self.doorbell.rung() => {}
             () = tokio::time::sleep(quiet) => {
                 if refresh_first {
-                    let ice_servers = self.context.ice_servers(&self.session);
+                    let ice_servers = self.context.ice_servers(&self.session, self.relay);
                     self.push(Body::IceServers(IceServersUpdate { ice_servers }));
                     self.schedule_ice_refresh();
                 } else {

@@ -8,13 +8,17 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::backplane::Failure;
+use crate::limits::Excess;
 use crate::room::Refusal;
+use crate::tokens::Refused;
 
 /// Why a call fails or a stream ends badly.
 #[derive(Debug)]
 pub(crate) enum Problem {
     BadFields(Vec<FieldViolation>),
-    BadToken,
+    Token(Refused),
+    Exceeded(Excess),
+    RoomNotFound,
     Draining,
     Refused(Refusal),
     Superseded,
@@ -43,6 +47,14 @@ pub enum Reason {
     BadResumeSecret,
     /// No good token.
     BadToken,
+    /// A token that was good once.
+    TokenExpired,
+    /// A token that is good for something else.
+    NotGranted,
+    /// More than there is for one.
+    LimitExceeded,
+    /// No such room.
+    RoomNotFound,
     /// A frame is missing.
     ClientSeqGap,
     /// The server is going away.
@@ -53,7 +65,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::BadField,
         Self::RoomFull,
         Self::LogFull,
@@ -63,6 +75,10 @@ impl Reason {
         Self::SessionNotFound,
         Self::BadResumeSecret,
         Self::BadToken,
+        Self::TokenExpired,
+        Self::NotGranted,
+        Self::LimitExceeded,
+        Self::RoomNotFound,
         Self::ClientSeqGap,
         Self::Draining,
         Self::BackplaneUnavailable,
@@ -81,6 +97,10 @@ impl Reason {
             Self::SessionNotFound => text::SESSION_NOT_FOUND,
             Self::BadResumeSecret => text::BAD_RESUME_SECRET,
             Self::BadToken => text::BAD_TOKEN,
+            Self::TokenExpired => text::TOKEN_EXPIRED,
+            Self::NotGranted => text::NOT_GRANTED,
+            Self::LimitExceeded => text::LIMIT_EXCEEDED,
+            Self::RoomNotFound => text::ROOM_NOT_FOUND,
             Self::ClientSeqGap => text::CLIENT_SEQ_GAP,
             Self::Draining => text::DRAINING,
             Self::BackplaneUnavailable => text::BACKPLANE_UNAVAILABLE,
@@ -90,11 +110,13 @@ impl Reason {
     fn code(self) -> Code {
         match self {
             Self::BadField => Code::InvalidArgument,
-            Self::RoomFull | Self::LogFull | Self::ServerFull => Code::ResourceExhausted,
-            Self::MayNotCreate => Code::PermissionDenied,
+            Self::RoomFull | Self::LogFull | Self::ServerFull | Self::LimitExceeded => {
+                Code::ResourceExhausted
+            }
+            Self::MayNotCreate | Self::NotGranted => Code::PermissionDenied,
             Self::SessionSuperseded => Code::Aborted,
-            Self::SessionNotFound => Code::NotFound,
-            Self::BadResumeSecret | Self::BadToken => Code::Unauthenticated,
+            Self::SessionNotFound | Self::RoomNotFound => Code::NotFound,
+            Self::BadResumeSecret | Self::BadToken | Self::TokenExpired => Code::Unauthenticated,
             Self::ClientSeqGap => Code::FailedPrecondition,
             Self::Draining | Self::BackplaneUnavailable => Code::Unavailable,
         }
@@ -113,6 +135,11 @@ impl Reason {
             | Self::SessionNotFound
             | Self::BadResumeSecret
             | Self::BadToken
+            | Self::TokenExpired
+            | Self::NotGranted
+            | Self::RoomNotFound
+            // It says itself when.
+            | Self::LimitExceeded
             | Self::ClientSeqGap => None,
         }
     }
@@ -128,7 +155,11 @@ impl Problem {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::BadFields(_) | Self::Refused(Refusal::BeyondTheLog { .. }) => Reason::BadField,
-            Self::BadToken => Reason::BadToken,
+            Self::Token(Refused::Bad) => Reason::BadToken,
+            Self::Token(Refused::Expired) => Reason::TokenExpired,
+            Self::Token(Refused::NotGranted) => Reason::NotGranted,
+            Self::Exceeded(_) => Reason::LimitExceeded,
+            Self::RoomNotFound => Reason::RoomNotFound,
             Self::Draining => Reason::Draining,
             Self::Superseded => Reason::SessionSuperseded,
             Self::Unavailable => Reason::BackplaneUnavailable,
@@ -161,7 +192,13 @@ impl Problem {
                 let said = fields.iter().map(|field| format!("{} {}", field.field, field.description));
                 said.collect::<Vec<_>>().join("; ")
             }
-            Self::BadToken => "the bearer token is missing or not known".into(),
+            Self::Token(refused) => refused.to_string(),
+            Self::Exceeded(excess) => {
+                details.set_retry_info(Some(excess.retry_after));
+                details.add_quota_failure_violation(excess.quota.as_str(), excess.to_string());
+                excess.to_string()
+            }
+            Self::RoomNotFound => "nobody is in this room".into(),
             Self::Draining => "the server is going away".into(),
             Self::Superseded => "a newer stream took this session over".into(),
             Self::Unavailable => "the session store cannot be reached".into(),

@@ -88,20 +88,26 @@ pub(crate) async fn run(flags: &[&str]) -> (Option<i32>, String) {
 pub(crate) struct Participant {
     pub(crate) client: Client,
     pub(crate) welcome: Welcome,
+    /// Where it says it is, to a server that believes it.
+    pub(crate) address: Option<String>,
     stream: Streaming<JoinResponse>,
     room: String,
     last_client_seq: u64,
 }
 
 impl Participant {
-    pub(crate) async fn join(mut client: Client, request: JoinRequest) -> Result<Self, Status> {
-        let room = request.room.clone();
-        let mut stream = soon("an answer to join", client.join(Request::new(request))).await?.into_inner();
+    pub(crate) async fn join(client: Client, request: JoinRequest) -> Result<Self, Status> {
+        Self::join_with(client, Request::new(request)).await
+    }
+
+    pub(crate) async fn join_with(mut client: Client, request: Request<JoinRequest>) -> Result<Self, Status> {
+        let room = request.get_ref().room.clone();
+        let mut stream = soon("an answer to join", client.join(request)).await?.into_inner();
         let first = soon("a welcome", stream.message()).await?.expect("a first frame");
         assert_eq!(first.seq, 0);
         let Some(Body::Welcome(welcome)) = first.body else { panic!("{first:?}") };
         let last_client_seq = welcome.last_client_seq;
-        Ok(Self { client, welcome, stream, room, last_client_seq })
+        Ok(Self { client, welcome, address: None, stream, room, last_client_seq })
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -163,7 +169,11 @@ impl Participant {
     }
 
     pub(crate) async fn text(&mut self, text: &str) {
-        self.say(Payload::Text(text.into())).await.unwrap();
+        self.say_text(text).await.unwrap();
+    }
+
+    pub(crate) async fn say_text(&mut self, text: &str) -> Result<SendResponse, Status> {
+        self.say(Payload::Text(text.into())).await
     }
 
     pub(crate) async fn send(&mut self, message: PeerMessage) -> Result<SendResponse, Status> {
@@ -180,6 +190,10 @@ impl Participant {
             frames,
             ack,
         };
+        let mut request = Request::new(request);
+        if let Some(address) = &self.address {
+            request.metadata_mut().insert("x-forwarded-for", address.parse().unwrap());
+        }
         Ok(soon("an answer to send", self.client.send(request)).await?.into_inner())
     }
 

@@ -4,8 +4,12 @@
 
 mod future;
 mod harness;
+mod limits;
+mod operators;
 mod process;
 mod refusals;
 mod sessions;
+mod tls;
+mod tokens;
 mod transport;
 mod web;
