@@ -14,6 +14,7 @@ pub struct WorkerMetrics {
     dropped: [Counter; DropReason::ALL.len()],
     requests: [[Counter; RESULTS.len()]; METHODS.len()],
     allocations_created: Counter,
+    internal_datagrams: Counter,
     /// Allocations alive.
     pub allocations: Gauge,
     /// Stream clients connected.
@@ -52,6 +53,11 @@ impl WorkerMetrics {
         if let Some(counter) = counter {
             counter.add(1);
         }
+    }
+
+    /// A datagram goes from one relay of this server to another, past the kernel.
+    pub fn relayed_inside(&self) {
+        self.internal_datagrams.add(1);
     }
 
     /// A handshake is over.
@@ -215,6 +221,8 @@ pub fn render(workers: &[Arc<WorkerMetrics>]) -> String {
             page.sample("requests_total", &labels, |worker| worker.requests.get(method)?.get(result));
         }
     }
+    page.family("internal_datagrams_total", "counter", "Datagrams from one relay of this server to another");
+    page.sample("internal_datagrams_total", "", |worker| Some(&worker.internal_datagrams));
     page.family("allocations_created_total", "counter", "Allocations made");
     page.sample("allocations_created_total", "", |worker| Some(&worker.allocations_created));
     page.family("allocations", "gauge", "Allocations alive");

@@ -18,7 +18,8 @@ use crate::clock;
 use crate::config::{Config, SecureConfig};
 use crate::dtls::{CookieKey, Front, SessionConfig};
 use crate::io::{
-    Buffers, DtlsParts, Listeners, Plane, SecureListeners, SecureParts, Worker, WorkerHandle, WorkerParts,
+    Buffers, DtlsParts, Exchange, Listeners, Plane, SecureListeners, SecureParts, Worker, WorkerHandle,
+    WorkerParts,
 };
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
@@ -115,6 +116,7 @@ struct Fleet {
 impl Fleet {
     fn start(listeners: Vec<(Listeners, SecureListeners)>, blueprint: &Blueprint) -> anyhow::Result<Self> {
         let (sender, ended) = mpsc::channel(1);
+        let exchange = Exchange::new(listeners.len());
         let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
         for (index, (listeners, secure)) in listeners.into_iter().enumerate() {
             let metrics = Arc::new(WorkerMetrics::default());
@@ -128,6 +130,8 @@ impl Fleet {
                 metrics: Arc::clone(&metrics),
                 plane: blueprint.plane,
                 buffers: blueprint.buffers,
+                number: index,
+                exchange: exchange.clone(),
             };
             let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
             let notice = EndNotice(sender.clone());

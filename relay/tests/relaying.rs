@@ -125,6 +125,44 @@ fn two_clients_of_one_relay_talk_through_both_their_relayed_addresses() {
     assert_eq!(bob.receive(), [&[0x4F, 0xFF, 0, 4], &b"ping"[..]].concat());
     bob.send_by_channel(0x4FFF, b"pong!");
     assert_eq!(alice.receive(), [&[0x40, 0, 0, 5], &b"pong!"[..]].concat());
+    assert_eq!(relay.metric("internal_datagrams_total"), 2, "past the kernel");
+}
+
+/// Eight clients on two workers: among the pairs are some of one worker and some of two.
+#[test]
+fn data_between_relays_of_one_server_is_the_same_whichever_workers_and_never_meets_a_socket() {
+    let relay = Relay::start_with(&[]);
+    let mut clients: Vec<_> = (0..8).map(|_| Client::udp(relay.address)).collect();
+    let relayed: Vec<_> = clients.iter_mut().map(Client::allocate).collect();
+    let mut sent = 0;
+    for to in 1..clients.len() {
+        let channel = 0x4000 + u16::try_from(to).unwrap();
+        assert_eq!(clients[0].bind(channel, relayed[to]), None);
+        // The other end has given no permission yet: what comes now comes to nothing.
+        clients[0].send_by_channel(channel, b"too early");
+        relay.wait_for_metric("dropped_datagrams_total{reason=\"no_permission\"}", sent / 4 + 1);
+        assert_eq!(clients[to].permit(relayed[0]), None);
+        let text = format!("to {to}");
+        clients[0].send_by_channel(channel, text.as_bytes());
+        let bytes = clients[to].receive();
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!((message.class(), message.method()), (Class::Indication, Method::DATA));
+        assert_eq!(message.find(AttributeType::DATA), Some(text.as_bytes()));
+        assert_eq!(message.find_xor_address(AttributeType::XOR_PEER_ADDRESS), Some(relayed[0]));
+        assert_eq!(clients[to].bind(0x4FFF, relayed[0]), None);
+        clients[to].send_by_channel(0x4FFF, b"back");
+        assert_eq!(clients[0].receive(), [&channel.to_be_bytes()[..], &[0, 4], b"back"].concat());
+        clients[0].send(relayed[to], b"sent", &vec![]);
+        assert_eq!(clients[to].receive(), [&[0x4F, 0xFF, 0, 4], &b"sent"[..]].concat());
+        sent += 4;
+    }
+    assert_eq!(relay.metric("internal_datagrams_total"), sent);
+    // Whoever closes is out of reach at once.
+    let zero = vec![(AttributeType::LIFETIME, vec![0; 4])];
+    assert_eq!(clients[1].ask(Method::REFRESH, &zero).code(), None);
+    clients[0].send_by_channel(0x4001, b"too late");
+    clients[0].send_by_channel(0x4002, b"in time");
+    assert_eq!(clients[2].receive()[4..], b"in time"[..]);
 }
 
 #[test]

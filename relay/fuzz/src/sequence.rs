@@ -321,7 +321,7 @@ impl Stage {
                     let result = if is_taken { Err(RelayError::AddressInUse) } else { self.next_relay };
                     if result.is_ok() {
                         self.relays.insert(allocation, relayed.0);
-                        self.own_relays.insert(relayed.0);
+                        self.own_relays.insert(relayed.0, 0);
                     }
                     let result = result.map(|()| Meter::default());
                     self.server.handle_relay_opened(self.now().instant, allocation, result);

@@ -9,6 +9,7 @@ mod batch;
 mod carrier;
 mod dtls;
 mod engine;
+mod exchange;
 #[expect(unsafe_code, reason = "system calls that no safe crate offers")]
 mod linux;
 mod listeners;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use batch::{Arrival, Batch, Plane, Readiness};
 pub use dtls::DtlsParts;
+pub use exchange::Exchange;
 pub use listeners::{BindError, Buffers, Listeners};
 pub use outbox::{Envelope, Outbox, Outcome, Purpose};
 pub use secure_listeners::SecureListeners;

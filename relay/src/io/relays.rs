@@ -1,10 +1,12 @@
 //! The relay sockets of one worker, one per allocation.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
+use foldhash::quality::RandomState;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
@@ -13,12 +15,15 @@ use super::listeners::{Buffers, bind_relay};
 use super::token::Source;
 use crate::auth::User;
 use crate::policy::{Limits, Meter, OwnRelays, Quota, Reservation};
-use crate::turn::{AllocationId, RelayError, RelayedAddr};
+use crate::turn::{AllocationId, PeerAddr, RelayError, RelayedAddr};
 
 /// Sockets by allocation, which are small numbers.
 #[derive(Debug)]
 pub(super) struct Relays {
     sockets: Vec<Option<Relay>>,
+    by_address: HashMap<SocketAddr, AllocationId, RandomState>,
+    /// Whose relays these are.
+    worker: usize,
     registry: Registry,
     buffers: Buffers,
     quota: Quota,
@@ -36,8 +41,15 @@ struct Relay {
 }
 
 impl Relays {
-    pub(super) fn new(registry: Registry, buffers: Buffers, quota: Quota, own: OwnRelays) -> Self {
-        Self { sockets: Vec::new(), registry, buffers, quota, own }
+    pub(super) fn new(
+        worker: usize,
+        registry: Registry,
+        buffers: Buffers,
+        quota: Quota,
+        own: OwnRelays,
+    ) -> Self {
+        let (sockets, by_address) = (Vec::new(), HashMap::default());
+        Self { sockets, by_address, worker, registry, buffers, quota, own }
     }
 
     /// Opens a socket at this address against this user's quota.
@@ -65,7 +77,8 @@ impl Relays {
         }
         if let Some(slot) = self.sockets.get_mut(id.0) {
             *slot = Some(Relay { socket, at, lost: 0, reservation });
-            self.own.insert(at.0);
+            self.by_address.insert(at.0, id);
+            self.own.insert(at.0, self.worker);
         }
         Ok(meter)
     }
@@ -80,7 +93,20 @@ impl Relays {
     pub(super) fn close(&mut self, id: AllocationId) {
         if let Some(relay) = self.sockets.get_mut(id.0).and_then(Option::take) {
             self.own.remove(relay.at.0);
+            self.by_address.remove(&relay.at.0);
         }
+    }
+
+    /// If `peer` is a relay of this server beside that of `id`: whose it is, and how it knows that of `id`.
+    pub(super) fn beside(&self, id: AllocationId, peer: PeerAddr) -> Option<(usize, PeerAddr)> {
+        let worker = self.own.owner(peer.0)?;
+        let from = self.sockets.get(id.0)?.as_ref()?.at.0;
+        (from.ip() == peer.0.ip()).then_some((worker, PeerAddr(from)))
+    }
+
+    /// Whose relay this worker has at an address.
+    pub(super) fn find(&self, at: RelayedAddr) -> Option<AllocationId> {
+        self.by_address.get(&at.0).copied()
     }
 
     /// Notes what the kernel says about datagrams lost so far, and returns how many are new.

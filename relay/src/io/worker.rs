@@ -15,6 +15,7 @@ use rand::CryptoRng;
 use super::batch::{Batch, Plane, Readiness};
 use super::dtls::{DtlsClients, DtlsParts};
 use super::engine::{Engine, StreamState, UdpListener, Via};
+use super::exchange::Exchange;
 use super::listeners::{Buffers, Listeners};
 use super::outbox::Outbox;
 use super::ready::Ready;
@@ -48,6 +49,10 @@ pub struct WorkerParts<R> {
     pub plane: Plane,
     /// What the kernel keeps for its relay sockets.
     pub buffers: Buffers,
+    /// Its number among all.
+    pub number: usize,
+    /// The way to the others' relays.
+    pub exchange: Exchange,
 }
 
 /// What TLS, DTLS and proxies need.
@@ -102,7 +107,18 @@ impl WorkerHandle {
 impl<R: CryptoRng> Worker<R> {
     /// Registers everything, so that `run` cannot fail for want of it.
     pub fn new(parts: WorkerParts<R>) -> io::Result<(Self, WorkerHandle)> {
-        let WorkerParts { listeners, secure, server, quota, own_relays, metrics, plane, buffers } = parts;
+        let WorkerParts {
+            listeners,
+            secure,
+            server,
+            quota,
+            own_relays,
+            metrics,
+            plane,
+            buffers,
+            number,
+            exchange,
+        } = parts;
         let poll = Poll::new()?;
         let registry = poll.registry();
         let mut udp = Vec::new();
@@ -134,15 +150,16 @@ impl<R: CryptoRng> Worker<R> {
         let dtls = secure.dtls.map(|parts| DtlsClients::new(dtls_sockets, parts, Arc::clone(&metrics)));
         let waker = Arc::new(Waker::new(registry, Source::Waker.into())?);
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let handle = WorkerHandle { waker, is_stopping: Arc::clone(&is_stopping) };
+        let handle = WorkerHandle { waker: Arc::clone(&waker), is_stopping: Arc::clone(&is_stopping) };
         let engine = Engine {
             server,
             routes: Routes::default(),
-            relays: Relays::new(registry.try_clone()?, buffers, quota, own_relays),
+            relays: Relays::new(number, registry.try_clone()?, buffers, quota, own_relays),
             streams: Streams::new(registry.try_clone()?, secure.proxies, Arc::clone(&metrics)),
             dtls,
             udp,
             outbox: Outbox::new(plane),
+            post: exchange.join(number, &waker),
             frame: Vec::new(),
             metrics,
             now: read_clocks(),
@@ -162,6 +179,7 @@ impl<R: CryptoRng> Worker<R> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
+            self.engine.post.wake_up();
             self.engine.now = read_clocks();
             for event in &events {
                 self.note(event);
@@ -172,10 +190,11 @@ impl<R: CryptoRng> Worker<R> {
                     self.ready.insert(source);
                 }
             }
+            self.engine.handle_post();
             self.engine.handle_timeout();
             self.engine.handle_dtls_timeout();
             self.sweep();
-            self.engine.flush();
+            self.engine.finish_turn();
         }
         // Those who have somewhere else to go need not wait to notice.
         self.engine.streams.close_all();
@@ -185,7 +204,7 @@ impl<R: CryptoRng> Worker<R> {
 
     /// How long nothing will happen by itself.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.engine.post.may_sleep() {
             return Some(Duration::ZERO);
         }
         let dtls = self.engine.dtls.as_ref();

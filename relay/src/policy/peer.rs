@@ -156,7 +156,7 @@ mod tests {
 
     fn policy(allow: &[&str], deny: &[&str]) -> PeerPolicy {
         let relays = OwnRelays::default();
-        relays.insert("10.1.1.5:50000".parse().unwrap());
+        relays.insert("10.1.1.5:50000".parse().unwrap(), 0);
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         PeerPolicy::new(Config {
             allow: nets(allow),

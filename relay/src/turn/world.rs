@@ -274,7 +274,7 @@ impl World {
                     Ok(meter)
                 });
                 self.opened.push(relayed);
-                self.own_relays.insert(relayed.0);
+                self.own_relays.insert(relayed.0, 0);
                 self.server.handle_relay_opened(self.start + self.elapsed, allocation, result);
             }
             self.unread.push(action);
