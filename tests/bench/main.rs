@@ -1,4 +1,4 @@
-//! The measurements of `docs/perf.md`, on this machine, now: `cargo xtask bench [NAME…]`.
+//! The measurements of `docs/perf.md`, on this machine, now: `cargo xtask bench [NAME…]`, where `relay/ROW` is one row.
 //!
 //! Machines are shared, so nothing here passes or fails by the clock. A figure is a median with its spread, in CPU
 //! time where that is what is meant, and rivals take turns in the same run.
@@ -9,6 +9,8 @@ mod call;
 mod channel;
 mod cpu;
 mod figures;
+mod forwarder;
+mod load;
 mod relay;
 mod servers;
 mod turn_client;
@@ -20,28 +22,29 @@ use anyhow::{Context as _, Result, bail};
 use farcall_tests::Context;
 
 use crate::figures::Figures;
+use crate::forwarder::Forwarding;
 
 /// One group of measurements.
 struct Bench {
     name: &'static str,
     what: &'static str,
-    run: fn(&Context, &mut Figures) -> Result<()>,
+    run: fn(&Context, &mut Figures, &[String]) -> Result<()>,
 }
 
 const BENCHES: [Bench; 3] = [
     Bench {
         name: "call",
         what: "from the second peer's joining to the first message on the data channel",
-        run: call::run,
+        run: |ctx, figures, _| call::run(ctx, figures),
     },
     Bench {
         name: "channel",
         what: "throughput of a reliable data channel between two peers",
-        run: channel::run,
+        run: |ctx, figures, _| channel::run(ctx, figures),
     },
     Bench {
         name: "relay",
-        what: "what one forwarded datagram costs the relay, beside coturn",
+        what: "what the relay costs, beside a bare forwarder and coturn",
         run: relay::run,
     },
 ];
@@ -61,13 +64,19 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "a program speaks to its user")]
 fn run(names: Vec<String>) -> Result<()> {
+    if let [word, kind] = names.as_slice()
+        && word == forwarder::WORD
+    {
+        return forwarder::run(Forwarding::parse(kind)?);
+    }
     if names.iter().any(|name| name == "--list") {
         for Bench { name, what, .. } in &BENCHES {
             println!("{name:<9} {what}");
         }
         return Ok(());
     }
-    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
+    let group = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    if let Some(unknown) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != group(name))) {
         let known = BENCHES.map(|bench| bench.name).join(", ");
         bail!("no measurement is called \"{unknown}\"; there are: {known}");
     }
@@ -75,13 +84,15 @@ fn run(names: Vec<String>) -> Result<()> {
     let here = std::env::current_exe().context("asking for the path of this program")?;
     let programs = here.parent().context("this program lies in no folder")?.to_owned();
     for Bench { name, what, run } in &BENCHES {
-        if !names.is_empty() && names.iter().all(|wanted| wanted != name) {
+        if !names.is_empty() && names.iter().all(|wanted| group(wanted) != *name) {
             continue;
         }
         println!("{name}: {what}");
         let folder = PathBuf::from("target/bench").join(name);
         let mut figures = Figures::default();
-        run(&Context::new(programs.clone(), folder), &mut figures)
+        let rows: Vec<_> =
+            names.iter().filter_map(|name| name.split_once('/')).map(|(_, row)| row.to_owned()).collect();
+        run(&Context::new(programs.clone(), folder), &mut figures, &rows)
             .with_context(|| format!("measuring {name}"))?;
         println!("\n{figures}");
     }

@@ -1,111 +1,242 @@
-//! What one forwarded datagram costs the relay.
+//! What the relay costs: its CPU time by what arrived, beside the least that it could be and beside coturn.
 //!
-//! Clients send through channels, peers echo, so every round is two forwards a session. As many datagrams are
+//! Clients send through channels and peers echo, so every round is two forwards a session. As many datagrams are
 //! under way as there are sessions: a closed loop, in which nothing overflows and slow is only slow. The server has
-//! a core to itself; what counts is its CPU time by the datagrams that arrived.
+//! a core to itself.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use farcall_relay::stun::{Class, MessageWriter, Method, TransactionId};
 use farcall_tests::Context;
 use farcall_tests::clock::{self, Deadline};
 use farcall_tests::relay::USER;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cpu;
 use crate::figures::Figures;
+use crate::forwarder::Forwarding;
+use crate::load::{Load, Session};
 use crate::servers::{Kind, Server};
-use crate::turn_client::{TurnClient, drain};
+use crate::turn_client::TurnClient;
 
-/// Sessions at once, and bytes of a datagram: calls with voice, more of them, and video.
-const LOADS: [(usize, usize); 3] = [(1, 160), (100, 160), (100, 1200)];
-/// How often every server takes its turn.
-const ROUNDS: usize = 5;
+const PLAIN: Kind = Kind::Bare(Forwarding::Plain);
+const MMSG: Kind = Kind::Bare(Forwarding::Batched);
+const GSO: Kind = Kind::Bare(Forwarding::Segmented);
+
+/// A row of the table: a load, and who takes turns at it.
+struct Row {
+    name: &'static str,
+    load: What,
+    kinds: &'static [Kind],
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// To peers and back.
+    Forward { sessions: usize, bytes: usize, burst: usize },
+    /// From client to client, both by allocations of this server.
+    Between { pairs: usize, bytes: usize },
+    /// A new client's challenge, Allocate, and Refresh to nothing.
+    Cycle,
+    /// Requests of so many sources.
+    Binding { sources: usize },
+    /// So many allocations, each with a permission and a channel.
+    Memory { allocations: usize },
+    /// From client to peer, at 20 000 datagrams a second.
+    Latency,
+}
+
+const fn forward(sessions: usize, bytes: usize, burst: usize) -> What {
+    What::Forward { sessions, bytes, burst }
+}
+
+const ROWS: [Row; 10] = [
+    Row { name: "1x160", load: forward(1, 160, 1), kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn] },
+    Row {
+        name: "100x160",
+        load: forward(100, 160, 1),
+        kinds: &[Kind::Farcall, PLAIN, MMSG, GSO, Kind::Coturn],
+    },
+    Row { name: "1000x160", load: forward(1000, 160, 1), kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn] },
+    Row { name: "10000x160", load: forward(10_000, 160, 1), kinds: &[Kind::Farcall, MMSG] },
+    Row { name: "100x1200x8", load: forward(100, 1200, 8), kinds: &[Kind::Farcall, MMSG, GSO, Kind::Coturn] },
+    Row {
+        name: "between",
+        load: What::Between { pairs: 100, bytes: 160 },
+        kinds: &[Kind::Farcall, Kind::Coturn],
+    },
+    Row { name: "cycle", load: What::Cycle, kinds: &[Kind::Farcall, Kind::Coturn] },
+    Row {
+        name: "binding",
+        load: What::Binding { sources: 16 },
+        kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn],
+    },
+    Row { name: "memory", load: What::Memory { allocations: 10_000 }, kinds: &[Kind::Farcall, Kind::Coturn] },
+    Row { name: "latency", load: What::Latency, kinds: &[Kind::Farcall, MMSG, Kind::Coturn] },
+];
+
+/// How often every server takes its turn; the first is not counted.
+const ROUNDS: usize = 6;
 /// How long one measurement lasts.
-const DURATION: Duration = Duration::from_secs(2);
-/// When a round is given up and what is missing counts as lost.
-const LOST_AFTER: Duration = Duration::from_millis(200);
+const DURATION: Duration = Duration::from_secs(1);
 
-/// Measures.
-pub(crate) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
+/// Measures the rows whose names are given, or all.
+pub(crate) fn run(ctx: &Context, figures: &mut Figures, only: &[String]) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })?;
     cpu::pin_load()?;
-    for (sessions, bytes) in LOADS {
-        for _ in 0..ROUNDS {
-            for kind in [Kind::Farcall, Kind::Coturn] {
-                let cost = measure(ctx, kind, sessions, bytes)
-                    .with_context(|| format!("{} with {sessions} sessions of {bytes} B", kind.name()))?;
-                let what = format!("{}, {sessions} × {bytes} B", kind.name());
-                figures.add(&what, "µs CPU per datagram", cost.microseconds);
-                figures.add(&what, "forwards per CPU-second", 1e6 / cost.microseconds);
-                figures.add(&what, "% lost", cost.lost_percent);
+    for Row { name, load, kinds } in &ROWS {
+        if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let rounds = if matches!(load, What::Memory { .. }) { 2 } else { ROUNDS };
+        for round in 0..rounds {
+            for kind in *kinds {
+                let what = format!("{name}, {}", kind.name());
+                let samples = measure(ctx, *kind, *load).with_context(|| what.clone())?;
+                for (unit, sample) in samples.into_iter().filter(|_| round > 0) {
+                    figures.add(&what, unit, sample);
+                }
             }
         }
     }
     Ok(())
 }
 
-struct Cost {
-    microseconds: f64,
-    lost_percent: f64,
-}
+type Samples = Vec<(&'static str, f64)>;
 
-/// A client with its allocation, and the peer it talks to.
-struct Session {
-    client: TurnClient,
-    peer: UdpSocket,
-}
-
-fn measure(ctx: &Context, kind: Kind, sessions: usize, bytes: usize) -> Result<Cost> {
+fn measure(ctx: &Context, kind: Kind, what: What) -> Result<Samples> {
     let server = Server::start(ctx, kind)?;
-    let sessions = (0..sessions).map(|_| Session::open(&server)).collect::<Result<Vec<_>>>()?;
-    let payload = vec![0x5a; bytes];
-    let frame = TurnClient::frame(&payload)?;
+    match what {
+        What::Forward { sessions, bytes, burst } => {
+            let sessions =
+                (0..sessions).map(|_| Session::with_peer(&server, bytes)).collect::<Result<Vec<_>>>()?;
+            exchange(&server, &sessions, burst)
+        }
+        What::Between { pairs, bytes } => {
+            let sessions =
+                (0..pairs).map(|_| Session::of_clients(&server, bytes)).collect::<Result<Vec<_>>>()?;
+            exchange(&server, &sessions, 1)
+        }
+        What::Cycle => cycle(&server),
+        What::Binding { sources } => binding(&server, sources),
+        What::Memory { allocations } => memory(&server, allocations),
+        What::Latency => latency(&server),
+    }
+}
 
+fn exchange(server: &Server, sessions: &[Session], burst: usize) -> Result<Samples> {
+    let mut load = Load::new();
+    ensure!(load.round(sessions, burst) > 0, "nothing arrives");
     let before = server.cpu_time()?;
     let end = Deadline::after(DURATION);
     let (mut sent, mut arrived) = (0, 0);
     while !end.passed() {
-        arrived += round(&sessions, &frame, &payload)?;
-        sent += 2 * sessions.len() as u64;
+        arrived += load.round(sessions, burst);
+        sent += 2 * (sessions.len() * burst) as u64;
     }
     let used = server.cpu_time()?.saturating_sub(before);
     ensure!(arrived > 0, "nothing arrived");
-    #[expect(clippy::cast_precision_loss, reason = "counts of seconds' worth of datagrams")]
-    let (sent, arrived) = (sent as f64, arrived as f64);
-    Ok(Cost {
-        microseconds: used.as_secs_f64() * 1e6 / arrived,
-        lost_percent: 100.0 * (sent - arrived) / sent,
-    })
+    let lost = 100.0 * (float(sent) - float(arrived)) / float(sent);
+    Ok(vec![("µs CPU per datagram", microseconds(used) / float(arrived)), ("% lost", lost)])
 }
 
-impl Session {
-    fn open(server: &Server) -> Result<Self> {
-        let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a peer")?;
-        let client = TurnClient::allocate(server.udp, USER)?;
-        client.bind_channel(peer.local_addr()?)?;
-        peer.connect(client.relayed()).context("connecting a peer")?;
-        peer.set_nonblocking(true)?;
-        Ok(Self { client, peer })
+fn cycle(server: &Server) -> Result<Samples> {
+    let before = server.cpu_time()?;
+    let end = Deadline::after(DURATION);
+    let mut cycles = 0;
+    while !end.passed() {
+        TurnClient::allocate(server.udp, USER)?.release()?;
+        cycles += 1;
     }
+    let used = server.cpu_time()?.saturating_sub(before);
+    Ok(vec![("µs CPU per cycle", microseconds(used) / float(cycles))])
 }
 
-/// One datagram of every session to its peer and back; returns how many of the two each arrived.
-fn round(sessions: &[Session], frame: &[u8], payload: &[u8]) -> Result<u64> {
-    for session in sessions {
-        session.client.send(frame)?;
-    }
-    let all = sessions.len() as u64;
-    let (mut echoed, mut returned) = (0, 0);
-    let mut buffer = [0; 2048];
-    let started = clock::now();
-    while returned < all && clock::now().duration_since(started) < LOST_AFTER {
-        for session in sessions {
-            for _ in 0..drain(&session.peer, &mut buffer)? {
-                echoed += 1;
-                session.peer.send(payload).context("echoing")?;
-            }
-            returned += session.client.drain(&mut buffer)?;
+fn binding(server: &Server, sources: usize) -> Result<Samples> {
+    let sockets = (0..sources)
+        .map(|_| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            socket.connect(server.udp)?;
+            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            Ok(socket)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut request = Vec::new();
+    MessageWriter::new(&mut request, Class::Request, Method::BINDING, TransactionId([7; 12])).finish()?;
+    let before = server.cpu_time()?;
+    let end = Deadline::after(DURATION);
+    let mut answers = 0;
+    while !end.passed() {
+        for socket in &sockets {
+            socket.send(&request)?;
+        }
+        for socket in &sockets {
+            answers += u64::from(socket.recv(&mut [0; 256]).is_ok());
         }
     }
-    Ok(echoed + returned)
+    let used = server.cpu_time()?.saturating_sub(before);
+    ensure!(answers > 0, "nothing is answered");
+    Ok(vec![("µs CPU per Binding", microseconds(used) / float(answers))])
+}
+
+fn memory(server: &Server, allocations: usize) -> Result<Samples> {
+    // What any first client makes a server touch is not an allocation's share.
+    let first = Session::with_peer(server, 160)?;
+    Load::new().round(&[first], 1);
+    let start = server.resident_bytes()?;
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let clients = (0..allocations)
+        .map(|_| {
+            let client = TurnClient::allocate(server.udp, USER)?;
+            client.bind_channel(peer)?;
+            Ok(client)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let full = server.resident_bytes()?;
+    clients.iter().try_for_each(TurnClient::release)?;
+    // Memory goes back when the server next looks, within seconds.
+    let deadline = Deadline::after(Duration::from_secs(5));
+    let mut end = server.resident_bytes()?;
+    while !deadline.passed() && end > start + start / 20 {
+        end = end.min(server.resident_bytes()?);
+    }
+    Ok(vec![
+        ("bytes per allocation", (float(full) - float(start)) / float(allocations as u64)),
+        ("MB at first", float(start) / 1e6),
+        ("% of that after all have gone", 100.0 * float(end) / float(start)),
+    ])
+}
+
+fn latency(server: &Server) -> Result<Samples> {
+    let session = Session::with_peer(server, 160)?;
+    let (interval, mut buffer) = (Duration::from_micros(50), [0; 2048]);
+    let mut samples = Vec::new();
+    let mut next = clock::now();
+    let end = Deadline::after(DURATION);
+    while !end.passed() {
+        while clock::now() < next {}
+        let sent = clock::now();
+        next = sent + interval;
+        session.near.socket.send(&session.near.message)?;
+        let mut arrived = sent;
+        while session.far.socket.recv(&mut buffer).is_err() && arrived < sent + 100 * interval {
+            arrived = clock::now();
+        }
+        samples.push(microseconds(clock::now() - sent));
+    }
+    samples.sort_by(f64::total_cmp);
+    let at = |share: usize| samples.get(samples.len() * share / 100).copied().unwrap_or(f64::NAN);
+    Ok(vec![("µs, half are faster", at(50)), ("µs, 99 of 100 are faster", at(99))])
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a second's worth, and sizes of processes")]
+fn float(count: u64) -> f64 {
+    count as f64
 }

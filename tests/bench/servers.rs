@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use farcall_tests::clock::{Deadline, PATIENCE, poll};
-use farcall_tests::process::Process;
+use farcall_tests::process::{Mark, Process};
 use farcall_tests::{Context, args};
 
 use crate::cpu;
+use crate::forwarder::{self, Forwarding};
 use farcall_tests::relay::{Relay, USER};
 
 /// Who is measured.
@@ -18,6 +19,8 @@ pub(crate) enum Kind {
     Farcall,
     /// Debian's coturn with one relay thread, or the one that `COTURN` names.
     Coturn,
+    /// What forwards and does nothing else.
+    Bare(Forwarding),
 }
 
 impl Kind {
@@ -26,6 +29,9 @@ impl Kind {
         match self {
             Self::Farcall => "farcall-relay",
             Self::Coturn => "coturn",
+            Self::Bare(Forwarding::Plain) => "bare, plain",
+            Self::Bare(Forwarding::Batched) => "bare, mmsg",
+            Self::Bare(Forwarding::Segmented) => "bare, GSO",
         }
     }
 }
@@ -34,6 +40,7 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Process,
+    kind: Kind,
     /// Where it serves UDP.
     pub(crate) udp: SocketAddr,
 }
@@ -44,12 +51,39 @@ impl Server {
         match kind {
             Kind::Farcall => {
                 let host = cpu::server_host();
-                let extra = args!["--workers", "1", "--user", format!("{}:{}", USER.0, USER.1)];
+                let extra = args![
+                    "--workers",
+                    "1",
+                    "--unauthenticated-rate",
+                    "0",
+                    "--user",
+                    format!("{}:{}", USER.0, USER.1)
+                ];
                 let relay = Relay::listen(ctx, &host, &host.any_port(), &extra)?;
-                Ok(Self { udp: relay.udp, process: relay.process })
+                Ok(Self { udp: relay.udp, process: relay.process, kind })
             }
             Kind::Coturn => start_coturn(ctx),
+            Kind::Bare(forwarding) => {
+                let args = args![forwarder::WORD, forwarding.name()];
+                let process = ctx.spawn(&cpu::server_host(), "forwarder", "farcall-bench", args)?;
+                let deadline = Deadline::after(PATIENCE);
+                let udp =
+                    process.wait_for("its address", Mark::START, deadline, |line| Ok(line.parse().ok()))?;
+                Ok(Self { process, udp, kind })
+            }
         }
+    }
+
+    /// Whether sessions are opened without TURN.
+    pub(crate) fn is_bare(&self) -> bool {
+        matches!(self.kind, Kind::Bare(_))
+    }
+
+    /// Resident bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(1024 * line.trim().trim_end_matches(" kB").parse::<u64>()?)
     }
 
     /// CPU time it has used so far.
@@ -89,7 +123,7 @@ fn start_coturn(ctx: &Context) -> Result<Server> {
     let program = std::env::var_os("COTURN").unwrap_or_else(|| "turnserver".into());
     let process = ctx.launch(&cpu::server_host(), "coturn", program.into(), args)?;
     poll("coturn to answer", Deadline::after(PATIENCE), || answers(free))?;
-    Ok(Server { process, udp: free })
+    Ok(Server { process, udp: free, kind: Kind::Coturn })
 }
 
 /// Whether a Binding request is answered.

@@ -1,6 +1,5 @@
 //! A TURN client that does one thing: get an allocation with a channel and push datagrams through it.
 
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -87,14 +86,18 @@ impl TurnClient {
         Ok([&header[..], data].concat())
     }
 
-    /// Sends a frame.
-    pub(crate) fn send(&self, frame: &[u8]) -> Result<()> {
-        self.socket.send(frame).map(drop).context("sending through the channel")
+    /// Another handle of its socket.
+    pub(crate) fn socket(&self) -> Result<UdpSocket> {
+        self.socket.try_clone().context("duplicating a client's socket")
     }
 
-    /// Takes everything that has come; returns how many datagrams that was.
-    pub(crate) fn drain(&self, buffer: &mut [u8]) -> Result<u64> {
-        drain(&self.socket, buffer)
+    /// Ends the allocation.
+    pub(crate) fn release(&self) -> Result<()> {
+        self.socket.set_nonblocking(false)?;
+        self.request(Method::REFRESH, |writer| {
+            writer.attribute(AttributeType::LIFETIME, &[0; 4]);
+        })
+        .map(drop)
     }
 
     fn request(&self, method: Method, attributes: impl FnOnce(&mut MessageWriter<'_>)) -> Result<Vec<u8>> {
@@ -115,18 +118,6 @@ impl TurnClient {
             bail!("{method:?} was refused with {code:?}");
         }
         Ok(answer)
-    }
-}
-
-/// Takes every datagram that waits in a non-blocking socket.
-pub(crate) fn drain(socket: &UdpSocket, buffer: &mut [u8]) -> Result<u64> {
-    let mut count = 0;
-    loop {
-        match socket.recv(buffer) {
-            Ok(_) => count += 1,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(count),
-            Err(error) => return Err(error).context("receiving"),
-        }
     }
 }
 

@@ -17,6 +17,7 @@ pub struct Outbox<K> {
     groups: Vec<Group<K>>,
     headers: linux::SendHeaders,
     refusals: Refusals,
+    max_segments: usize,
 }
 
 /// What a datagram is, apart from its bytes.
@@ -82,7 +83,14 @@ impl<K: Copy + Eq> Outbox<K> {
             groups: Vec::with_capacity(MAX_GROUPS),
             headers: linux::SendHeaders::new(MAX_GROUPS),
             refusals: Refusals::default(),
+            max_segments: MAX_SEGMENTS,
         }
+    }
+
+    /// The same without groups.
+    #[must_use]
+    pub fn one_by_one(self) -> Self {
+        Self { max_segments: 1, ..self }
     }
 
     /// Adds a datagram of `header` and `data`, of which the last `data_bytes` are the application's. Says whether it is
@@ -95,7 +103,9 @@ impl<K: Copy + Eq> Outbox<K> {
         self.arena.extend_from_slice(data);
         match self.groups.last_mut() {
             Some(last)
-                if last.takes(&envelope, length, overhead) && !self.refusals.contains(&envelope.to) =>
+                if last.count < self.max_segments
+                    && last.takes(&envelope, length, overhead)
+                    && !self.refusals.contains(&envelope.to) =>
             {
                 last.length += length;
                 last.count += 1;
@@ -154,7 +164,6 @@ impl<K> Group<K> {
             && (1..=self.segment).contains(&length)
             && self.segment <= MAX_SEGMENT
             && self.length == self.segment * self.count
-            && self.count < MAX_SEGMENTS
             && self.length + length <= MAX_GROUP_BYTES
     }
 
