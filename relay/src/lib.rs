@@ -14,6 +14,7 @@ pub mod policy;
 pub mod proxy_protocol;
 pub mod routes;
 pub mod service;
+mod sorted_map;
 pub mod stun;
 pub mod telemetry;
 pub mod turn;

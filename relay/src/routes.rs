@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use foldhash::quality::RandomState;
 use slab::Slab;
 
+use crate::sorted_map::SortedMap;
 use crate::stun::ChannelNumber;
 use crate::turn::{AllocationId, FiveTuple, PeerAddr, Route};
 
@@ -20,13 +21,13 @@ pub struct Routes {
     by_flow: HashMap<FiveTuple, usize, RandomState>,
     clients: Slab<Client>,
     /// By allocation: its peers, each with the client and the channel its data goes to.
-    peers: Vec<Vec<(PeerAddr, usize, ChannelNumber)>>,
+    peers: Vec<SortedMap<PeerAddr, (usize, ChannelNumber)>>,
 }
 
 #[derive(Debug)]
 struct Client {
     flow: FiveTuple,
-    channels: Vec<(ChannelNumber, AllocationId, PeerAddr)>,
+    channels: SortedMap<ChannelNumber, (AllocationId, PeerAddr)>,
 }
 
 impl Routes {
@@ -37,17 +38,15 @@ impl Routes {
         let client = *self
             .by_flow
             .entry(flow)
-            .or_insert_with(|| clients.insert(Client { flow, channels: Vec::new() }));
+            .or_insert_with(|| clients.insert(Client { flow, channels: SortedMap::default() }));
         if let Some(client) = self.clients.get_mut(client) {
-            let at = client.channels.binary_search_by_key(&channel, |(channel, ..)| *channel);
-            replace(&mut client.channels, at, (channel, allocation, peer));
+            client.channels.insert(channel, (allocation, peer));
         }
         if self.peers.len() <= allocation.0 {
-            self.peers.resize_with(allocation.0 + 1, Vec::new);
+            self.peers.resize_with(allocation.0 + 1, SortedMap::default);
         }
         if let Some(peers) = self.peers.get_mut(allocation.0) {
-            let at = peers.binary_search_by_key(&peer, |(peer, ..)| *peer);
-            replace(peers, at, (peer, client, channel));
+            peers.insert(peer, (client, channel));
         }
     }
 
@@ -57,41 +56,34 @@ impl Routes {
         if let Some(index) = self.by_flow.get(flow).copied()
             && let Some(client) = self.clients.get_mut(index)
         {
-            client.channels.retain(|(bound, ..)| bound != channel);
+            client.channels.remove(*channel);
             if client.channels.is_empty() {
                 self.clients.remove(index);
                 self.by_flow.remove(flow);
             }
         }
         if let Some(peers) = self.peers.get_mut(allocation.0) {
-            peers.retain(|(known, ..)| known != peer);
-            if peers.is_empty() {
-                *peers = Vec::new();
-            }
+            peers.remove(*peer);
         }
     }
 
     /// From which relay to which peer a client's channel goes.
     #[must_use]
     pub fn to_peer(&self, flow: FiveTuple, channel: ChannelNumber) -> Option<(AllocationId, PeerAddr)> {
-        let channels = &self.clients.get(*self.by_flow.get(&flow)?)?.channels;
-        let at = channels.binary_search_by_key(&channel, |(channel, ..)| *channel).ok()?;
-        channels.get(at).map(|(_, allocation, peer)| (*allocation, *peer))
+        self.clients.get(*self.by_flow.get(&flow)?)?.channels.get(channel).copied()
     }
 
     /// To which client and under which number a peer's data goes.
     #[must_use]
     pub fn to_client(&self, allocation: AllocationId, from: PeerAddr) -> Option<(FiveTuple, ChannelNumber)> {
-        let peers = self.peers.get(allocation.0)?;
-        let at = peers.binary_search_by_key(&from, |(peer, ..)| *peer).ok()?;
-        let (_, client, channel) = peers.get(at)?;
+        let (client, channel) = self.peers.get(allocation.0)?.get(from)?;
         Some((self.clients.get(*client)?.flow, *channel))
     }
 
     /// Whether no data flows at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_flow.is_empty() && self.clients.is_empty() && self.peers.iter().all(Vec::is_empty)
+        self.by_flow.is_empty() && self.clients.is_empty() && self.peers.iter().all(SortedMap::is_empty)
     }
 
     /// Gives memory back that only more routes than there are now would need.
@@ -101,21 +93,6 @@ impl Routes {
         let used = self.peers.iter().rposition(|peers| !peers.is_empty()).map_or(0, |last| last + 1);
         self.peers.truncate(used);
         self.peers.shrink_to_fit();
-    }
-}
-
-/// Puts `item` where a search for it ended. Most lists have one item, so they grow by one.
-fn replace<T>(list: &mut Vec<T>, at: Result<usize, usize>, item: T) {
-    match at {
-        Ok(at) => {
-            if let Some(place) = list.get_mut(at) {
-                *place = item;
-            }
-        }
-        Err(at) => {
-            list.reserve_exact(1);
-            list.insert(at, item);
-        }
     }
 }
 

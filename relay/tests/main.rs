@@ -13,6 +13,7 @@ mod hostile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod parity;
 mod relaying;
 #[cfg(test)]
 mod secure;

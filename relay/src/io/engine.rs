@@ -9,6 +9,7 @@ use super::backlog::Urgency;
 use super::batch::Arrival;
 use super::dtls::DtlsClients;
 use super::exchange::Post;
+use super::linux;
 use super::outbox::{Envelope, Outbox, Outcome, Purpose};
 use super::relays::Relays;
 use super::streams::{Security, Streams, next_frame};
@@ -76,6 +77,8 @@ pub(super) struct Engine<R> {
     /// For frames that are put together.
     pub(super) frame: Vec<u8>,
     pub(super) metrics: Arc<WorkerMetrics>,
+    /// At once, since memory was last given back.
+    pub(super) most_allocations: usize,
     /// The time of this turn of the loop: nothing here needs a better one, and asking costs.
     pub(super) now: Now,
 }
@@ -379,8 +382,24 @@ impl<R: CryptoRng> Engine<R> {
         }
     }
 
+    /// Whether so many allocations have gone that it is time to give memory back.
+    pub(super) fn has_shrunk(&self) -> bool {
+        let gone = self.most_allocations.saturating_sub(self.server.allocation_count());
+        gone > (self.most_allocations / 2).max(FEW_ALLOCATIONS)
+    }
+
+    /// Gives memory back that the load of before needed.
+    pub(super) fn shrink(&mut self) {
+        self.server.shrink();
+        self.routes.shrink();
+        self.relays.shrink();
+        linux::return_memory();
+        self.most_allocations = self.server.allocation_count();
+    }
+
     /// Ends a turn: what it gathered goes out.
     pub(super) fn finish_turn(&mut self) {
+        self.most_allocations = self.most_allocations.max(self.server.allocation_count());
         self.flush();
         let lost = self.post.dispatch();
         self.metrics.dropped_many(DropReason::ReceiveBufferFull, lost);
@@ -459,5 +478,7 @@ fn after_error(error: &std::io::Error) -> StreamState {
         StreamState::Over
     }
 }
+/// Too few to look for their memory when they are gone.
+const FEW_ALLOCATIONS: usize = 256;
 /// Parcels of other workers taken at one turn.
 const PARCELS: usize = 32;

@@ -104,6 +104,14 @@ impl Relays {
         (from.ip() == peer.0.ip()).then_some((worker, PeerAddr(from)))
     }
 
+    /// Gives memory back that only more relays than there are now would need.
+    pub(super) fn shrink(&mut self) {
+        let used = self.sockets.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.sockets.truncate(used);
+        self.sockets.shrink_to_fit();
+        self.by_address.shrink_to_fit();
+    }
+
     /// Whose relay this worker has at an address.
     pub(super) fn find(&self, at: RelayedAddr) -> Option<AllocationId> {
         self.by_address.get(&at.0).copied()

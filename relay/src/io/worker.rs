@@ -162,6 +162,7 @@ impl<R: CryptoRng> Worker<R> {
             post: exchange.join(number, &waker),
             frame: Vec::new(),
             metrics,
+            most_allocations: 0,
             now: read_clocks(),
         };
         let next_sweep = engine.now.instant + SWEEP_INTERVAL;
@@ -208,7 +209,9 @@ impl<R: CryptoRng> Worker<R> {
             return Some(Duration::ZERO);
         }
         let dtls = self.engine.dtls.as_ref();
-        let is_sweep_due = !self.engine.streams.is_empty() || dtls.is_some_and(|clients| !clients.is_empty());
+        let is_sweep_due = self.engine.has_shrunk()
+            || !self.engine.streams.is_empty()
+            || dtls.is_some_and(|clients| !clients.is_empty());
         let sweep = is_sweep_due.then_some(self.next_sweep);
         let dtls = dtls.and_then(DtlsClients::poll_timeout);
         let next = self.engine.server.poll_timeout().into_iter().chain(sweep).chain(dtls).min()?;
@@ -302,6 +305,9 @@ impl<R: CryptoRng> Worker<R> {
             return;
         }
         self.next_sweep = self.engine.now.instant + SWEEP_INTERVAL;
+        if self.engine.has_shrunk() {
+            self.engine.shrink();
+        }
         self.engine.close_overdue_streams();
         self.engine.close_idle_dtls();
         for index in 0..self.tcp.len() {

@@ -2,11 +2,11 @@
 //!
 //! While bound, a number belongs to one peer and a peer to one number. RFC 8656, section 12.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::PeerAddr;
+use crate::sorted_map::SortedMap;
 use crate::stun::ChannelNumber;
 
 /// Which numbers a client may bind.
@@ -30,8 +30,8 @@ impl ChannelRange {
 /// The channels of one allocation, findable from both ends.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    by_number: BTreeMap<ChannelNumber, ChannelBinding>,
-    by_peer: BTreeMap<PeerAddr, ChannelNumber>,
+    by_number: SortedMap<ChannelNumber, ChannelBinding>,
+    by_peer: SortedMap<PeerAddr, ChannelNumber>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,19 +71,19 @@ impl Channels {
 
     /// Unbinds. Returns whose it was.
     pub(super) fn remove(&mut self, channel: ChannelNumber) -> Option<PeerAddr> {
-        let binding = self.by_number.remove(&channel)?;
-        self.by_peer.remove(&binding.peer);
+        let binding = self.by_number.remove(channel)?;
+        self.by_peer.remove(binding.peer);
         Some(binding.peer)
     }
 
     /// Whom a number stands for.
     pub(super) fn peer(&self, channel: ChannelNumber) -> Option<PeerAddr> {
-        self.by_number.get(&channel).map(|binding| binding.peer)
+        self.by_number.get(channel).map(|binding| binding.peer)
     }
 
     /// What stands for a peer.
     pub(super) fn number(&self, peer: PeerAddr) -> Option<ChannelNumber> {
-        self.by_peer.get(&peer).copied()
+        self.by_peer.get(peer).copied()
     }
 
     /// The channels of all peers at one IP address.
@@ -95,7 +95,7 @@ impl Channels {
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (ChannelNumber, ChannelBinding)> {
-        self.by_number.iter().map(|(channel, binding)| (*channel, *binding))
+        self.by_number.iter().map(|(channel, binding)| (channel, *binding))
     }
 }
 

@@ -3,16 +3,16 @@
 //! A permission covers an IP address whatever the port; it is renewed or left to expire, never revoked.
 //! RFC 8656, section 9.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::policy::Meter;
+use crate::sorted_map::SortedMap;
 
 /// The permissions of one allocation.
 #[derive(Debug, Default)]
 pub(super) struct Permissions {
-    expires_at: BTreeMap<IpAddr, Instant>,
+    expires_at: SortedMap<IpAddr, Instant>,
 }
 
 impl Permissions {
@@ -23,12 +23,12 @@ impl Permissions {
 
     /// Forgets one.
     pub(super) fn remove(&mut self, peer: IpAddr) {
-        self.expires_at.remove(&peer);
+        self.expires_at.remove(peer);
     }
 
     /// Whether this IP address may send.
     pub(super) fn contains(&self, peer: IpAddr) -> bool {
-        self.expires_at.contains_key(&peer)
+        self.expires_at.get(peer).is_some()
     }
 
     /// Whether these can be added now, at this rate and without exceeding what one client may make us remember. If
@@ -41,7 +41,7 @@ impl Permissions {
 
     /// All of them, with their ends.
     pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
-        self.expires_at.iter().map(|(peer, expires_at)| (*peer, *expires_at))
+        self.expires_at.iter().map(|(peer, expires_at)| (peer, *expires_at))
     }
 }
 

@@ -176,6 +176,13 @@ impl<R: CryptoRng> Server<R> {
         self.clients.contains(*flow)
     }
 
+    /// Gives memory back that only more allocations than there are now would need.
+    pub fn shrink(&mut self) {
+        self.allocations.shrink_to_fit();
+        self.by_flow.shrink_to_fit();
+        self.actions.shrink_to_fit();
+    }
+
     /// How many there are.
     #[must_use]
     pub fn allocation_count(&self) -> usize {

@@ -240,6 +240,14 @@ impl Client {
         }
     }
 
+    /// The socket of a client that comes by UDP.
+    pub(crate) fn udp_socket(&self) -> &UdpSocket {
+        match &self.carrier {
+            Carrier::Udp(socket) => socket,
+            Carrier::Tcp { .. } => panic!("a client by stream"),
+        }
+    }
+
     /// The next datagram or frame.
     pub(crate) fn receive(&mut self) -> Vec<u8> {
         let mut buffer = [0; 65536];
