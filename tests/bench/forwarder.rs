@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, bail};
-use farcall_relay::io::{Batch, Envelope, Outbox, Plane, Purpose, prepare_socket};
+use farcall_relay::io::{Batch, Envelope, Outbox, Plane, Purpose};
 use rustix::event::epoll;
 
 /// How it receives and sends.
@@ -73,7 +73,7 @@ pub(crate) fn run(kind: Forwarding) -> Result<()> {
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, 4 << 20)?;
         if kind == Forwarding::Segmented {
-            prepare_socket(&socket);
+            Plane::Batched.prepare(&socket);
         }
         Ok(socket)
     };

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use farcall_relay::io::{Batch, Envelope, Outbox, Plane, Purpose, prepare_socket};
+use farcall_relay::io::{Batch, Envelope, Outbox, Plane, Purpose};
 use farcall_tests::clock;
 use farcall_tests::relay::USER;
 
@@ -46,7 +46,7 @@ impl Session {
             (client.socket()?, client.relayed())
         };
         socket.set_nonblocking(true)?;
-        prepare_socket(&socket);
+        Plane::Batched.prepare(&socket);
         let near = End { socket, to: server.udp, message: frame };
         Ok(Self { near, far: End { socket: peer, to: relayed, message: payload } })
     }
@@ -59,7 +59,7 @@ impl Session {
         far.bind_channel(near.relayed())?;
         let end = |client: &TurnClient| -> Result<End> {
             let socket = client.socket()?;
-            prepare_socket(&socket);
+            Plane::Batched.prepare(&socket);
             Ok(End { socket, to: server.udp, message: frame.clone() })
         };
         Ok(Self { near: end(&near)?, far: end(&far)? })
@@ -69,7 +69,7 @@ impl Session {
 fn bind() -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a peer")?;
     socket.set_nonblocking(true)?;
-    prepare_socket(&socket);
+    Plane::Batched.prepare(&socket);
     Ok(socket)
 }
 

@@ -16,6 +16,16 @@ pub enum Plane {
     Portable,
 }
 
+impl Plane {
+    /// Sets a socket up to be read by a [`Batch`], and by nothing else: it may hand out several datagrams at once.
+    pub fn prepare(self, socket: &UdpSocket) {
+        match self {
+            Self::Batched => linux::prepare_socket(socket),
+            Self::Portable => {}
+        }
+    }
+}
+
 /// Whether a socket may have more for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {

@@ -197,7 +197,7 @@ impl SendHeaders {
 }
 
 /// Lets a socket hand out bursts as one message, and say what it lost. Old kernels know neither; nothing depends on it.
-pub fn prepare_socket(socket: &impl AsFd) {
+pub(super) fn prepare_socket(socket: &impl AsFd) {
     switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
     switch_on(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL);
 }

@@ -135,7 +135,6 @@ impl Listeners {
 pub(super) fn bind_relay(address: SocketAddr, buffers: Buffers) -> io::Result<UdpSocket> {
     let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
     buffers.set_on(&socket);
-    linux::prepare_socket(&socket);
     socket.bind(&SockAddr::from(address))?;
     Ok(socket.into())
 }
@@ -169,7 +168,6 @@ pub(super) fn bind_udp(
     let bind = || {
         let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
         buffers.set_on(&socket);
-        linux::prepare_socket(&socket);
         if address.ip().is_unspecified() {
             linux::tell_destination(&socket, address.is_ipv4());
         }

@@ -25,7 +25,6 @@ mod worker;
 pub use batch::{Arrival, Batch, Plane, Readiness};
 pub use dtls::DtlsParts;
 pub use exchange::Exchange;
-pub use linux::prepare_socket;
 pub use listeners::{BindError, Buffers, Listeners};
 pub use outbox::{Envelope, Outbox, Outcome, Purpose};
 pub use secure_listeners::SecureListeners;

@@ -11,6 +11,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
+use super::batch::Plane;
 use super::listeners::{Buffers, bind_relay};
 use super::token::Source;
 use crate::auth::User;
@@ -24,6 +25,7 @@ pub(super) struct Relays {
     by_address: HashMap<SocketAddr, AllocationId, RandomState>,
     /// Whose relays these are.
     worker: usize,
+    plane: Plane,
     registry: Registry,
     buffers: Buffers,
     quota: Quota,
@@ -43,13 +45,14 @@ struct Relay {
 impl Relays {
     pub(super) fn new(
         worker: usize,
+        plane: Plane,
         registry: Registry,
         buffers: Buffers,
         quota: Quota,
         own: OwnRelays,
     ) -> Self {
         let (sockets, by_address) = (Vec::new(), HashMap::default());
-        Self { sockets, by_address, worker, registry, buffers, quota, own }
+        Self { sockets, by_address, worker, plane, registry, buffers, quota, own }
     }
 
     /// Opens a socket at this address against this user's quota.
@@ -68,6 +71,7 @@ impl Relays {
             let is_taken = error.kind() == io::ErrorKind::AddrInUse;
             if is_taken { RelayError::AddressInUse } else { RelayError::Unavailable }
         })?;
+        self.plane.prepare(&socket);
         let descriptor = socket.as_raw_fd();
         let registered =
             self.registry.register(&mut SourceFd(&descriptor), Source::Relay(id).into(), Interest::READABLE);

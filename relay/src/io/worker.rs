@@ -123,6 +123,7 @@ impl<R: CryptoRng> Worker<R> {
         let registry = poll.registry();
         let mut udp = Vec::new();
         for (index, socket) in listeners.udp.into_iter().enumerate() {
+            plane.prepare(&socket);
             let descriptor = socket.as_raw_fd();
             let token = Source::UdpListener(index).into();
             registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
@@ -154,7 +155,7 @@ impl<R: CryptoRng> Worker<R> {
         let engine = Engine {
             server,
             routes: Routes::default(),
-            relays: Relays::new(number, registry.try_clone()?, buffers, quota, own_relays),
+            relays: Relays::new(number, plane, registry.try_clone()?, buffers, quota, own_relays),
             streams: Streams::new(registry.try_clone()?, secure.proxies, Arc::clone(&metrics)),
             dtls,
             udp,
