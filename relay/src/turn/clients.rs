@@ -43,6 +43,11 @@ impl Clients {
         held.into_iter().flat_map(|Held { first, second }| [Some(first), second]).flatten()
     }
 
+    /// Gives memory back that only more clients than there are now would need.
+    pub(super) fn shrink(&mut self) {
+        self.by_flow.shrink_to_fit();
+    }
+
     pub(super) fn contains(&self, flow: FiveTuple) -> bool {
         self.by_flow.contains_key(&flow)
     }

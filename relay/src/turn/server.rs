@@ -179,7 +179,7 @@ impl<R: CryptoRng> Server<R> {
     /// Gives memory back that only more allocations than there are now would need.
     pub fn shrink(&mut self) {
         self.allocations.shrink_to_fit();
-        self.by_flow.shrink_to_fit();
+        self.clients.shrink();
         self.actions.shrink_to_fit();
     }
 
