@@ -244,7 +244,7 @@ impl Client {
     pub(crate) fn udp_socket(&self) -> &UdpSocket {
         match &self.carrier {
             Carrier::Udp(socket) => socket,
-            Carrier::Tcp { .. } => panic!("a client by stream"),
+            Carrier::Stream { .. } => panic!("a client by stream"),
         }
     }
 
