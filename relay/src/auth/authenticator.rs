@@ -1,16 +1,20 @@
 //! Who a request is from, in the order of RFC 8489, section 9.2.4, but for one thing: the nonce comes before the name.
 //! Whoever has not shown that it is where it says it is learns nothing of names and passwords, and costs no look-up.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use farcall_proto::turn_credentials::UnixTime;
+
+use super::jwt::{Claims, JwtConfig};
 use super::nonce::{Nonce, NonceKey};
 use super::opaque_string;
 use super::realm::{Realm, RealmConfig};
-use super::user::{Credential, KeySource, UserHash};
+use super::user::{Credential, KeySource, User, UserHash};
 use crate::stun::password_algorithm::PASSWORD_ALGORITHMS;
-use crate::stun::{AttributeType, Integrity, Message, PasswordAlgorithm};
+use crate::stun::{AttributeType, Integrity, IntegrityKey, Message, PasswordAlgorithm};
 use crate::turn::Now;
 
 /// What the operator wrote about credentials.
@@ -70,9 +74,11 @@ pub enum Refusal {
     StaleNonce,
 }
 
-/// Checks who a request is from. Clones share the realms.
+/// Checks who a request is from. Clones share the realms, and each remembers for itself.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
+    /// Tokens whose signature was found good.
+    verified: Verified,
     /// Of every listener that no other is for.
     default_realm: Arc<Realm>,
     other_realms: Arc<[Realm]>,
@@ -85,13 +91,14 @@ impl Authenticator {
     pub fn new(config: Config, nonces: NonceKey) -> Self {
         let Config { default_realm, other_realms } = config;
         let other_realms = other_realms.into_iter().map(Realm::new).collect();
-        Self { default_realm: Arc::new(Realm::new(default_realm)), other_realms, nonces }
+        let default_realm = Arc::new(Realm::new(default_realm));
+        Self { verified: Verified::default(), default_realm, other_realms, nonces }
     }
 
     /// What to ask of whoever came this way.
     #[must_use]
     pub fn challenge(&self, now: Instant, ends: Ends) -> Challenge<'_> {
-        let realm = self.realm(ends.server);
+        let realm = realm_at(&self.default_realm, &self.other_realms, ends.server);
         Challenge {
             realm: &realm.name,
             nonce: self.nonces.make(now, ends.client, realm.features()),
@@ -103,7 +110,7 @@ impl Authenticator {
     /// however its password was made and whether or not it has expired since; a token's key is good as long as the
     /// token.
     pub fn authenticate(
-        &self,
+        &mut self,
         now: Now,
         ends: Ends,
         message: &Message<'_>,
@@ -117,7 +124,7 @@ impl Authenticator {
             return Err(Refusal::StaleNonce);
         }
         let algorithm = chosen_algorithm(message).ok_or(Refusal::Incomplete)?;
-        let ours = self.realm(ends.server);
+        let ours = realm_at(&self.default_realm, &self.other_realms, ends.server);
         if *ours.name != *realm {
             return Err(Refusal::Unauthenticated);
         }
@@ -128,7 +135,7 @@ impl Authenticator {
             let credential = credential.ok_or(Refusal::Unauthenticated)?;
             return Ok(Authenticated { credential, integrity });
         }
-        let is_good = |credential: &Credential| message.verify(integrity, &credential.key);
+        let is_good = |key: &IntegrityKey| message.verify(integrity, key);
         let prepared;
         let name = match identity {
             Identity::Name(name) if name.is_ascii() => Some(name),
@@ -153,13 +160,58 @@ impl Authenticator {
         let credential = known
             .into_iter()
             .chain(name.into_iter().flat_map(|name| ours.credentials(name, algorithm)))
-            .find(is_good)
+            .find(|credential| is_good(&credential.key))
+            .or_else(|| self.verified.credential(now.unix, ours, name?, algorithm, is_good))
             .ok_or(Refusal::Unauthenticated)?;
         Ok(Authenticated { credential, integrity })
     }
+}
 
-    fn realm(&self, listener: SocketAddr) -> &Realm {
-        self.other_realms.iter().find(|realm| realm.is_at(listener)).unwrap_or(&self.default_realm)
+fn realm_at<'a>(default: &'a Realm, others: &'a [Realm], listener: SocketAddr) -> &'a Realm {
+    others.iter().find(|realm| realm.is_at(listener)).unwrap_or(default)
+}
+
+/// What tokens say that were verified, since a signature costs more than all else about a request. Bounded: what is
+/// forgotten is verified again.
+#[derive(Debug, Clone, Default)]
+struct Verified(HashMap<(Box<str>, Box<str>), Claims>);
+
+impl Verified {
+    fn claims(&mut self, now: UnixTime, realm: &Realm, jwt: &JwtConfig, token: &str) -> Option<Claims> {
+        let key = (realm.name.clone(), token.into());
+        if let Some(claims) = self.0.get(&key) {
+            return Some(claims.clone());
+        }
+        let claims = jwt.verify(now, &realm.name, token)?;
+        if self.0.len() >= MAX_VERIFIED {
+            self.0.clear();
+        }
+        self.0.insert(key, claims.clone());
+        Some(claims)
+    }
+
+    /// Whose a name is that is a token. The password comes first: without it nobody gets a signature checked.
+    fn credential(
+        &mut self,
+        now: UnixTime,
+        realm: &Realm,
+        token: &str,
+        algorithm: PasswordAlgorithm,
+        is_good: impl Fn(&IntegrityKey) -> bool,
+    ) -> Option<Credential> {
+        let jwt = realm.jwt.as_ref().filter(|_| JwtConfig::may_be(token))?;
+        let passwords = jwt.secrets.iter().map(|secret| secret.password(token));
+        let mut keys =
+            passwords.map(|password| IntegrityKey::long_term(algorithm, token, &realm.name, &password));
+        let key = keys.find(is_good)?;
+        let claims = self.claims(now, realm, jwt, token)?;
+        Some(Credential {
+            user: User { name: token.into(), account: claims.sub.into() },
+            key,
+            source: KeySource::Password(algorithm),
+            expires_at: Some(UnixTime(claims.exp)),
+            limits: claims.limits.map(Box::new),
+        })
     }
 }
 
@@ -194,6 +246,8 @@ fn chosen_algorithm(message: &Message<'_>) -> Option<PasswordAlgorithm> {
 
 /// RFC 8489, section 14.3.
 const MAX_USERNAME_BYTES: usize = 508;
+/// A few megabytes.
+const MAX_VERIFIED: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use farcall_proto::turn_credentials::{AuthSecret, EphemeralUsername};
 
 use super::access_token::OauthConfig;
+use super::jwt::JwtConfig;
 use super::nonce::SecurityFeatures;
 use super::user::{Credential, KeySource, StaticUser, User, UserHash};
 use crate::stun::{IntegrityKey, PasswordAlgorithm};
@@ -24,13 +25,15 @@ pub struct RealmConfig {
     pub secrets: Vec<AuthSecret>,
     /// Access tokens, if there are any.
     pub oauth: Option<OauthConfig>,
+    /// Names that are JSON Web Tokens, if there are any.
+    pub jwt: Option<JwtConfig>,
 }
 
 impl RealmConfig {
     /// Whether there is any credential that would be good.
     #[must_use]
     pub fn knows_anybody(&self) -> bool {
-        !self.users.is_empty() || !self.secrets.is_empty() || self.oauth.is_some()
+        !self.users.is_empty() || !self.secrets.is_empty() || self.oauth.is_some() || self.jwt.is_some()
     }
 }
 
@@ -58,6 +61,7 @@ pub(super) struct Realm {
     by_hash: HashMap<UserHash, Arc<str>>,
     secrets: Vec<AuthSecret>,
     pub(super) oauth: Option<OauthConfig>,
+    pub(super) jwt: Option<JwtConfig>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,7 @@ struct StaticKeys {
 
 impl Realm {
     pub(super) fn new(config: RealmConfig) -> Self {
-        let RealmConfig { name: realm, listeners, users, secrets, oauth } = config;
+        let RealmConfig { name: realm, listeners, users, secrets, oauth, jwt } = config;
         let users: HashMap<_, _> = users
             .into_iter()
             .map(|StaticUser { name, password }| {
@@ -81,7 +85,7 @@ impl Realm {
             .collect();
         let by_hash = users.values().map(|keys| &keys.user.name);
         let by_hash = by_hash.map(|name| (UserHash::of(name, &realm), Arc::clone(name))).collect();
-        Self { name: realm.into(), listeners, users, by_hash, secrets, oauth }
+        Self { name: realm.into(), listeners, users, by_hash, secrets, oauth, jwt }
     }
 
     /// Whether it belongs to this listener. One without listeners belongs to none in particular.
@@ -92,7 +96,7 @@ impl Realm {
     /// A hash can only stand for a name that is on a list. Where users have names that are made on the spot they
     /// are not told that they may hide them, for they would then be strangers.
     pub(super) fn features(&self) -> SecurityFeatures {
-        if self.secrets.is_empty() {
+        if self.secrets.is_empty() && self.oauth.is_none() && self.jwt.is_none() {
             SecurityFeatures::USERNAME_ANONYMITY
         } else {
             SecurityFeatures::PASSWORD_ALGORITHMS

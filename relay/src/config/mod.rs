@@ -141,6 +141,9 @@ impl TryFrom<Raw> for Config {
                     auth_secret: raw.auth_secret,
                     oauth_key: raw.oauth_key,
                     oauth_server: raw.oauth_server,
+                    jwt_key: raw.jwt_key,
+                    jwt_secret: raw.jwt_secret,
+                    jwt_audience: raw.jwt_audience,
                     ..RawRealm::default()
                 },
             ),

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, LogFormat};
-use crate::auth::{StaticUser, opaque_string};
+use crate::auth::{JwtAlgorithm, StaticUser, opaque_string};
 use crate::io::Plane;
 
 /// What is wrong with one value.
@@ -68,11 +68,21 @@ impl Parser {
 }
 
 /// Keys whose values are nobody's business, be they wrong.
-const SECRETS: [&str; 3] = ["user", "auth-secret", "oauth-key"];
+const SECRETS: [&str; 5] = ["user", "auth-secret", "oauth-key", "jwt-key", "jwt-secret"];
 
 /// Any bytes, padded or not.
 pub(super) fn base64(text: &str) -> Result<Vec<u8>, Mistake> {
     STANDARD_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| "not base64".into())
+}
+
+/// What `alg` says.
+pub(super) fn jwt_algorithm(text: &str) -> Result<JwtAlgorithm, Mistake> {
+    match text {
+        "HS256" => Ok(JwtAlgorithm::Hs256),
+        "ES256" => Ok(JwtAlgorithm::Es256),
+        "EdDSA" => Ok(JwtAlgorithm::EdDsa),
+        _ => Err("an algorithm is HS256, ES256 or EdDSA".into()),
+    }
 }
 
 /// Whatever the type itself takes.

@@ -87,6 +87,33 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) oauth_server: Option<String>,
 
+    /// Key that verifies names that are JSON Web Tokens: HS256, ES256 or EdDSA; repeat for more
+    #[arg(
+        long,
+        env = "FARCALL_RELAY_JWT_KEY",
+        value_delimiter = '\n',
+        value_name = "KID:ALGORITHM:KEY",
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub(super) jwt_key: Option<Vec<String>>,
+
+    /// Secret with which passwords of such names are made; repeat while one replaces another
+    #[arg(
+        long,
+        env = "FARCALL_RELAY_JWT_SECRET",
+        value_delimiter = '\n',
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    #[serde(deserialize_with = "texts")]
+    pub(super) jwt_secret: Option<Vec<String>>,
+
+    /// Audience that tokens must name [default: none]
+    #[arg(long, env = "FARCALL_RELAY_JWT_AUDIENCE", value_name = "NAME")]
+    #[serde(deserialize_with = "text")]
+    pub(super) jwt_audience: Option<String>,
+
     /// Address of relay sockets, at most one IPv4 and one IPv6 [default: as the listeners, else as the route out]
     #[arg(long, env = "FARCALL_RELAY_RELAY_IP", value_delimiter = ',', value_name = "IP")]
     #[serde(deserialize_with = "texts")]
@@ -202,6 +229,9 @@ impl Raw {
             realm: RawRealms::or(self.realm, file.realm),
             oauth_key: self.oauth_key.or(file.oauth_key),
             oauth_server: self.oauth_server.or(file.oauth_server),
+            jwt_key: self.jwt_key.or(file.jwt_key),
+            jwt_secret: self.jwt_secret.or(file.jwt_secret),
+            jwt_audience: self.jwt_audience.or(file.jwt_audience),
             user: self.user.or(file.user),
             auth_secret: self.auth_secret.or(file.auth_secret),
             relay_ip: self.relay_ip.or(file.relay_ip),

@@ -9,7 +9,9 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::parse::{self, Mistake, Parser};
 use super::raw::{text, texts};
-use crate::auth::{self, ListenerMatch, OauthConfig, OauthKey, RealmConfig};
+use crate::auth::{
+    self, JwtAlgorithm, JwtConfig, JwtKey, JwtSecret, ListenerMatch, OauthConfig, OauthKey, RealmConfig,
+};
 
 /// One realm as written: the keys of a `[[realm]]` table, and of the command line for the default one.
 #[derive(Clone, Default, serde::Deserialize)]
@@ -27,6 +29,12 @@ pub(super) struct RawRealm {
     pub(super) oauth_key: Option<Vec<String>>,
     #[serde(deserialize_with = "text")]
     pub(super) oauth_server: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) jwt_key: Option<Vec<String>>,
+    #[serde(deserialize_with = "texts")]
+    pub(super) jwt_secret: Option<Vec<String>>,
+    #[serde(deserialize_with = "text")]
+    pub(super) jwt_audience: Option<String>,
 }
 
 impl RawRealm {
@@ -39,6 +47,9 @@ impl RawRealm {
             auth_secret: self.auth_secret.or(table.auth_secret),
             oauth_key: self.oauth_key.or(table.oauth_key),
             oauth_server: self.oauth_server.or(table.oauth_server),
+            jwt_key: self.jwt_key.or(table.jwt_key),
+            jwt_secret: self.jwt_secret.or(table.jwt_secret),
+            jwt_audience: self.jwt_audience.or(table.jwt_audience),
         }
     }
 
@@ -61,8 +72,30 @@ impl RawRealm {
         }
         let server_name = server_name.unwrap_or_else(|| name.clone());
         let oauth = (!keys.is_empty()).then_some(OauthConfig { server_name, keys });
+        let jwt = JwtConfig {
+            keys: parser.list(&key("jwt-key"), self.jwt_key, jwt_key),
+            secrets: parser.list(&key("jwt-secret"), self.jwt_secret, |text| {
+                JwtSecret::new(text).ok_or_else(|| "a secret is not empty".into())
+            }),
+            audience: self.jwt_audience,
+        };
+        let jwt = match (jwt.keys.is_empty(), jwt.secrets.is_empty()) {
+            (true, true) => None,
+            (false, false) => Some(jwt),
+            (true, false) => {
+                parser.mistake(&key("jwt-secret"), "says nothing without a jwt-key");
+                None
+            }
+            (false, true) => {
+                parser.mistake(
+                    &key("jwt-key"),
+                    "lets nobody in without a jwt-secret, with which passwords are made",
+                );
+                None
+            }
+        };
         let listeners = parser.list(&key("listen"), self.listen, listener_match);
-        RealmConfig { name, listeners, users, secrets, oauth }
+        RealmConfig { name, listeners, users, secrets, oauth, jwt }
     }
 }
 
@@ -120,6 +153,24 @@ fn oauth_key(text: &str) -> Result<OauthKey, Mistake> {
     let mut key = OauthKey::new(kid.to_owned(), &key)?;
     (key.from, key.until) = (time(from)?, time(until)?);
     Ok(key)
+}
+
+/// `KID:ALGORITHM:KEY`: a secret in base64, a public key as the base64 between the lines of its PEM, or any of them as
+/// `@FILE`, a PEM as it is.
+fn jwt_key(text: &str) -> Result<JwtKey, Mistake> {
+    const SHAPE: &str = "a JWT key is KID:ALGORITHM:KEY or KID:ALGORITHM:@FILE";
+    let (kid, rest) = text.split_once(':').filter(|(kid, _)| !kid.is_empty()).ok_or(SHAPE)?;
+    let (algorithm, key) = rest.split_once(':').ok_or(SHAPE)?;
+    let algorithm = parse::jwt_algorithm(algorithm)?;
+    let key = match (key.strip_prefix('@'), algorithm) {
+        (Some(file), JwtAlgorithm::Es256 | JwtAlgorithm::EdDsa) => std::fs::read(file)?,
+        (Some(file), JwtAlgorithm::Hs256) => parse::base64(std::fs::read_to_string(file)?.trim())?,
+        (None, JwtAlgorithm::Hs256) => parse::base64(key)?,
+        (None, JwtAlgorithm::Es256 | JwtAlgorithm::EdDsa) => {
+            format!("-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n").into_bytes()
+        }
+    };
+    Ok(JwtKey::new(kid.to_owned(), algorithm, &key)?)
 }
 
 /// `IP`, `IP:PORT` or `:PORT`.

@@ -41,6 +41,9 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--auth-secret=s",
         "--oauth-key=north:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
         "--oauth-server=turn.example",
+        "--jwt-key=a:HS256:YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcy4uLi4=",
+        "--jwt-secret=s",
+        "--jwt-audience=turn",
         "--relay-ip=10.0.0.1",
         "--external-ip=1.2.3.4",
         "--relay-ports=1-9",
@@ -71,6 +74,9 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         auth-secret = ["s"]
         oauth-key = "north:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
         oauth-server = "turn.example"
+        jwt-key = "a:HS256:YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcy4uLi4="
+        jwt-secret = ["s"]
+        jwt-audience = "turn"
         relay-ip = "10.0.0.1"
         external-ip = "1.2.3.4"
         relay-ports = "1-9"
@@ -119,6 +125,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--auth-secret=",
         "--oauth-key=north:AAAA",
         "--oauth-server=",
+        "--jwt-key=a:HS512:AAAA",
+        "--jwt-secret=",
         "--relay-ip=0.0.0.0",
         "--external-ip=x",
         "--relay-ports=9-1",
@@ -152,6 +160,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "auth-secret",
             "oauth-key",
             "oauth-server",
+            "jwt-key",
+            "jwt-secret",
             "relay-ip",
             "external-ip",
             "relay-ports",
@@ -214,7 +224,8 @@ fn an_alternate_differs_from_a_listener_of_its_family_in_address_and_port() {
 
 #[test]
 fn a_wrong_secret_is_not_repeated_and_a_right_one_not_shown() {
-    let error = config(&["--user=hunter2", "--user=:hunter2", "--oauth-key=x:hunter2"]).unwrap_err();
+    let error = config(&["--user=hunter2", "--user=:hunter2", "--oauth-key=x:hunter2", "--jwt-key=hunter2"])
+        .unwrap_err();
     assert!(!error.to_string().contains("hunter2"), "{error}");
     let config = config(&["--user=alice:hunter2", "--auth-secret=hunter2"]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));

@@ -8,8 +8,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use super::*;
-use crate::auth::{ListenerMatch, NONCE_LIFETIME, SecurityFeatures, StaticUser};
+use crate::auth::jwt::{self, Claims};
+use crate::auth::{
+    JwtAlgorithm, JwtConfig, JwtKey, JwtSecret, ListenerMatch, NONCE_LIFETIME, SecurityFeatures, StaticUser,
+};
 use crate::clock;
+use crate::policy::Limits;
 use crate::stun::{Class, IntegrityKey, MessageWriter, Method, TransactionId};
 
 const REALM: &str = "example.org";
@@ -134,7 +138,7 @@ impl Fixture {
     ) -> Result<Authenticated, Refusal> {
         let bytes = said.bytes();
         let Ok(message) = Message::parse(&bytes) else { panic!("not a message: {bytes:02x?}") };
-        self.authenticator.authenticate(at(now), ends, &message, known)
+        self.authenticator.clone().authenticate(at(now), ends, &message, known)
     }
 
     fn account(&self, said: &Said) -> Result<String, Refusal> {
@@ -208,7 +212,7 @@ fn of_two_integrities_the_stronger_counts() {
     *bytes.last_mut().unwrap() ^= 1;
     let message = Message::parse(&bytes).unwrap();
     assert!(message.verify(Integrity::Sha1, &both.key));
-    let refused = fixture.authenticator.authenticate(at(fixture.start), ends(), &message, None).err();
+    let refused = fixture.authenticator.clone().authenticate(at(fixture.start), ends(), &message, None).err();
     assert_eq!(refused, Some(Refusal::Unauthenticated));
 }
 
@@ -299,9 +303,48 @@ fn integrity_without_what_it_needs_is_incomplete() {
         .integrity(&IntegrityKey::short_term("x"))
         .finish()
         .unwrap();
-    let refused =
-        fixture.authenticator.authenticate(at(fixture.start), ends(), &Message::parse(&bytes).unwrap(), None);
+    let refused = fixture.authenticator.clone().authenticate(
+        at(fixture.start),
+        ends(),
+        &Message::parse(&bytes).unwrap(),
+        None,
+    );
     assert_eq!(refused.err(), Some(Refusal::Incomplete));
+}
+
+#[test]
+fn a_token_needs_its_password_and_its_signature() {
+    let key = b"a secret of thirty-two bytes....";
+    let jwt = |secret: &str| JwtConfig {
+        keys: vec![JwtKey::new("a".into(), JwtAlgorithm::Hs256, key).unwrap()],
+        secrets: ["old", secret].iter().filter_map(|secret| JwtSecret::new(secret)).collect(),
+        audience: None,
+    };
+    let fixture = Fixture::with(RealmConfig { jwt: Some(jwt("new")), ..RealmConfig::default() });
+    let limits = Some(Limits { peers: std::num::NonZeroU32::new(3), ..Limits::default() });
+    let exp = 2_000_000_000;
+    let claims = Claims { sub: "alice".into(), exp, nbf: None, aud: None, realm: None, limits };
+    let token = jwt::mint("a", JwtAlgorithm::Hs256, key, &claims).unwrap();
+    for secret in ["old", "new"] {
+        let password = JwtSecret::new(secret).unwrap().password(&token);
+        for said in [Said::classic, Said::modern] {
+            let credential = fixture.check(&said(&fixture, &token, &password)).unwrap().credential;
+            assert_eq!((&*credential.user.name, &*credential.user.account), (&*token, "alice"));
+            assert_eq!(credential.expires_at, Some(UnixTime(exp)));
+            assert_eq!(credential.limits.as_deref().copied(), limits);
+        }
+    }
+    let refused = |name: &str, password: &str| fixture.account(&Said::modern(&fixture, name, password)).err();
+    let other = JwtSecret::new("other").unwrap().password(&token);
+    assert_eq!(refused(&token, &other), Some(Refusal::Unauthenticated));
+    assert_eq!(refused(&token, &token), Some(Refusal::Unauthenticated));
+    let forged = jwt::mint("a", JwtAlgorithm::Hs256, &[7; 32], &claims).unwrap();
+    let password = JwtSecret::new("new").unwrap().password(&forged);
+    assert_eq!(
+        refused(&forged, &password),
+        Some(Refusal::Unauthenticated),
+        "who makes passwords cannot sign"
+    );
 }
 
 #[test]
