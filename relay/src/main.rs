@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use farcall_relay::config::{Args, Config};
+use farcall_relay::config::{Args, Config, Verb};
+use farcall_relay::credential::{self, Kind};
 use farcall_relay::service::{self, Ready};
 use farcall_relay::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(Verb::Credential(kind)) = args.verb {
+        return make_credential(kind);
+    }
     let config = match Config::load(args) {
         Ok(config) => config,
         Err(error) => {
@@ -31,6 +35,17 @@ fn main() -> ExitCode {
         Err(error) => {
             complain(&format_args!("{error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// A mistake here is one of the command line.
+fn make_credential(kind: Kind) -> ExitCode {
+    match credential::make(kind).and_then(|made| Ok(writeln!(io::stdout(), "{made}")?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format_args!("{error:#}"));
+            ExitCode::from(BAD_CONFIGURATION)
         }
     }
 }

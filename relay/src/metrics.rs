@@ -137,6 +137,8 @@ pub enum DropReason {
     TooLong,
     /// A stream client takes data more slowly than it comes; the oldest went.
     Backlog,
+    /// A request of a user whom somebody else must know, and too many wait for that.
+    LookupsFull,
     /// The kernel did not take it.
     SendFailed,
     /// The kernel had no room for it.
@@ -148,7 +150,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 14] = [
+    const ALL: [(Self, &'static str); 15] = [
         (Self::Malformed, "malformed"),
         (Self::NotARequest, "not_a_request"),
         (Self::SourcePortZero, "source_port_zero"),
@@ -159,6 +161,7 @@ impl DropReason {
         (Self::UserLimit, "user_limit"),
         (Self::TooLong, "too_long"),
         (Self::Backlog, "backlog"),
+        (Self::LookupsFull, "lookups_full"),
         (Self::SendFailed, "send_failed"),
         (Self::SendBufferFull, "send_buffer_full"),
         (Self::ReceiveBufferFull, "receive_buffer_full"),
@@ -174,7 +177,7 @@ const METHODS: [(Method, &str); 5] = [
     (Method::CHANNEL_BIND, "channel_bind"),
 ];
 
-const RESULTS: [Option<ErrorCode>; 13] = [
+const RESULTS: [Option<ErrorCode>; 14] = [
     None,
     Some(ErrorCode::BAD_REQUEST),
     Some(ErrorCode::UNAUTHENTICATED),
@@ -187,6 +190,7 @@ const RESULTS: [Option<ErrorCode>; 13] = [
     Some(ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL),
     Some(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH),
     Some(ErrorCode::ALLOCATION_QUOTA_REACHED),
+    Some(ErrorCode::SERVER_ERROR),
     Some(ErrorCode::INSUFFICIENT_CAPACITY),
 ];
 

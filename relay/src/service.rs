@@ -25,6 +25,7 @@ use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::telemetry;
 use crate::turn::{self, Addresses, Discovery, Lifetimes, Parts, Server};
+use crate::webhook::Webhooks;
 
 /// Where it serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,6 +128,7 @@ impl Fleet {
                 server,
                 quota: blueprint.quota.clone(),
                 own_relays: blueprint.own_relays.clone(),
+                webhooks: blueprint.webhooks.clone(),
                 metrics: Arc::clone(&metrics),
                 plane: blueprint.plane,
                 buffers: blueprint.buffers,
@@ -186,6 +188,7 @@ struct Blueprint {
     budget: UnauthenticatedBudget,
     quota: Quota,
     own_relays: OwnRelays,
+    webhooks: Option<Arc<Webhooks>>,
     plane: Plane,
     buffers: Buffers,
     secure: SecureConfig,
@@ -230,6 +233,7 @@ impl Blueprint {
             budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
             quota: Quota::new(config.user_limits),
             own_relays,
+            webhooks: webhooks(config)?,
             plane: config.plane,
             buffers: config.buffers,
             secure: config.secure.clone(),
@@ -268,6 +272,17 @@ fn dtls_parts(secure: &SecureConfig) -> anyhow::Result<Option<DtlsParts>> {
         })),
         Some(_) | None => Ok(None),
     }
+}
+
+/// The threads that ask, if there is anybody to ask.
+fn webhooks(config: &Config) -> anyhow::Result<Option<Arc<Webhooks>>> {
+    let mut realms = config.auth.webhooks().peekable();
+    if realms.peek().is_none() {
+        return Ok(None);
+    }
+    let webhooks =
+        Webhooks::start(realms, config.webhook_concurrency.get()).context("cannot start webhooks")?;
+    Ok(Some(Arc::new(webhooks)))
 }
 
 /// A generator nobody can foresee.

@@ -19,6 +19,8 @@ mod relaying;
 mod secure;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhook;
 
 // The bodies of the fuzz targets, whose own crate needs a fuzzer to build.
 #[cfg(test)]

@@ -331,6 +331,7 @@ impl Stage {
                     self.own_relays.remove(relayed);
                     assert!(self.installed.iter().all(|route| route.allocation != allocation));
                 }
+                Action::LookUp(question) => panic!("a question without a webhook: {question:?}"),
                 Action::InstallRoute(route) => {
                     assert!(self.relays.contains_key(&route.allocation) && self.installed.insert(route));
                     self.routes.install(route);

@@ -1,6 +1,7 @@
 //! Who a request is from, in the order of RFC 8489, section 9.2.4, but for one thing: the nonce comes before the name.
 //! Whoever has not shown that it is where it says it is learns nothing of names and passwords, and costs no look-up.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use farcall_proto::turn_credentials::UnixTime;
 
 use super::jwt::{Claims, JwtConfig};
+use super::lookup::{Answer, Answers, Found, Query};
 use super::nonce::{Nonce, NonceKey};
 use super::opaque_string;
 use super::realm::{Realm, RealmConfig};
@@ -16,6 +18,7 @@ use super::user::{Credential, KeySource, User, UserHash};
 use crate::stun::password_algorithm::PASSWORD_ALGORITHMS;
 use crate::stun::{AttributeType, Integrity, IntegrityKey, Message, PasswordAlgorithm};
 use crate::turn::Now;
+use crate::webhook::WebhookConfig;
 
 /// What the operator wrote about credentials.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +30,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whom to ask about the users of which realm.
+    pub fn webhooks(&self) -> impl Iterator<Item = (&str, &WebhookConfig)> {
+        let realms = self.other_realms.iter().chain([&self.default_realm]);
+        realms.filter_map(|realm| Some((realm.name.as_str(), realm.webhook.as_ref()?)))
+    }
+
     /// Whether there is any credential that would be good.
     #[must_use]
     pub fn knows_anybody(&self) -> bool {
@@ -72,6 +81,10 @@ pub enum Refusal {
     Incomplete,
     /// The nonce is not one of ours, not for this client, or too old: 438, with a challenge.
     StaleNonce,
+    /// Somebody else has to say whether there is such a user, and has not been asked: no answer yet.
+    NotYetKnown,
+    /// Somebody else was asked and could not say: 500.
+    Unavailable,
 }
 
 /// Checks who a request is from. Clones share the realms, and each remembers for itself.
@@ -79,6 +92,8 @@ pub enum Refusal {
 pub struct Authenticator {
     /// Tokens whose signature was found good.
     verified: Verified,
+    /// What others said of users.
+    answers: Answers,
     /// Of every listener that no other is for.
     default_realm: Arc<Realm>,
     other_realms: Arc<[Realm]>,
@@ -92,7 +107,8 @@ impl Authenticator {
         let Config { default_realm, other_realms } = config;
         let other_realms = other_realms.into_iter().map(Realm::new).collect();
         let default_realm = Arc::new(Realm::new(default_realm));
-        Self { verified: Verified::default(), default_realm, other_realms, nonces }
+        let (verified, answers) = (Verified::default(), Answers::default());
+        Self { verified, answers, default_realm, other_realms, nonces }
     }
 
     /// What to ask of whoever came this way.
@@ -138,9 +154,8 @@ impl Authenticator {
         let is_good = |key: &IntegrityKey| message.verify(integrity, key);
         let prepared;
         let name = match identity {
-            Identity::Name(name) if name.is_ascii() => Some(name),
             Identity::Name(name) => {
-                prepared = opaque_string::prepare(name).map_err(|_| Refusal::Unauthenticated)?;
+                prepared = prepare(name).ok_or(Refusal::Unauthenticated)?;
                 Some(&*prepared)
             }
             Identity::Hash(hash) => ours.named_by(&hash),
@@ -161,10 +176,42 @@ impl Authenticator {
             .into_iter()
             .chain(name.into_iter().flat_map(|name| ours.credentials(name, algorithm)))
             .find(|credential| is_good(&credential.key))
-            .or_else(|| self.verified.credential(now.unix, ours, name?, algorithm, is_good))
-            .ok_or(Refusal::Unauthenticated)?;
-        Ok(Authenticated { credential, integrity })
+            .or_else(|| self.verified.credential(now.unix, ours, name?, algorithm, is_good));
+        if let Some(credential) = credential {
+            return Ok(Authenticated { credential, integrity });
+        }
+        let name = name.filter(|name| ours.must_ask_about(name)).ok_or(Refusal::Unauthenticated)?;
+        match self.answers.find(now.instant, &query(ours, name, ends), algorithm) {
+            Found::Credential(Some(credential)) if is_good(&credential.key) => {
+                Ok(Authenticated { credential, integrity })
+            }
+            Found::Credential(_) => Err(Refusal::Unauthenticated),
+            Found::Failed => Err(Refusal::Unavailable),
+            Found::Nothing => Err(Refusal::NotYetKnown),
+        }
     }
+
+    /// What to ask about the sender of a request that is `NotYetKnown`.
+    #[must_use]
+    pub fn query(&self, ends: Ends, message: &Message<'_>) -> Option<Query> {
+        let Identity::Name(name) = Identity::of(message)? else { return None };
+        let ours = realm_at(&self.default_realm, &self.other_realms, ends.server);
+        Some(query(ours, &prepare(name)?, ends))
+    }
+
+    /// Remembers what somebody else said.
+    pub fn learn(&mut self, now: Instant, query: Query, answer: Answer) {
+        self.answers.learn(now, query, answer);
+    }
+}
+
+/// A name as it stands in keys.
+fn prepare(name: &str) -> Option<Cow<'_, str>> {
+    if name.is_ascii() { Some(name.into()) } else { opaque_string::prepare(name).ok().map(Cow::Owned) }
+}
+
+fn query(realm: &Realm, name: &str, ends: Ends) -> Query {
+    Query { realm: (*realm.name).into(), name: name.into(), client: ends.client.ip() }
 }
 
 fn realm_at<'a>(default: &'a Realm, others: &'a [Realm], listener: SocketAddr) -> &'a Realm {

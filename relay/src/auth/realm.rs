@@ -11,6 +11,7 @@ use super::jwt::JwtConfig;
 use super::nonce::SecurityFeatures;
 use super::user::{Credential, KeySource, StaticUser, User, UserHash};
 use crate::stun::{IntegrityKey, PasswordAlgorithm};
+use crate::webhook::WebhookConfig;
 
 /// What the operator wrote about one realm.
 #[derive(Debug, Clone, Default)]
@@ -27,13 +28,19 @@ pub struct RealmConfig {
     pub oauth: Option<OauthConfig>,
     /// Names that are JSON Web Tokens, if there are any.
     pub jwt: Option<JwtConfig>,
+    /// Who knows users that are not known here, if anybody does.
+    pub webhook: Option<WebhookConfig>,
 }
 
 impl RealmConfig {
     /// Whether there is any credential that would be good.
     #[must_use]
     pub fn knows_anybody(&self) -> bool {
-        !self.users.is_empty() || !self.secrets.is_empty() || self.oauth.is_some() || self.jwt.is_some()
+        !self.users.is_empty()
+            || !self.secrets.is_empty()
+            || self.oauth.is_some()
+            || self.jwt.is_some()
+            || self.webhook.is_some()
     }
 }
 
@@ -62,6 +69,7 @@ pub(super) struct Realm {
     secrets: Vec<AuthSecret>,
     pub(super) oauth: Option<OauthConfig>,
     pub(super) jwt: Option<JwtConfig>,
+    has_webhook: bool,
 }
 
 #[derive(Debug)]
@@ -73,7 +81,7 @@ struct StaticKeys {
 
 impl Realm {
     pub(super) fn new(config: RealmConfig) -> Self {
-        let RealmConfig { name: realm, listeners, users, secrets, oauth, jwt } = config;
+        let RealmConfig { name: realm, listeners, users, secrets, oauth, jwt, webhook } = config;
         let users: HashMap<_, _> = users
             .into_iter()
             .map(|StaticUser { name, password }| {
@@ -85,7 +93,16 @@ impl Realm {
             .collect();
         let by_hash = users.values().map(|keys| &keys.user.name);
         let by_hash = by_hash.map(|name| (UserHash::of(name, &realm), Arc::clone(name))).collect();
-        Self { name: realm.into(), listeners, users, by_hash, secrets, oauth, jwt }
+        Self {
+            name: realm.into(),
+            listeners,
+            users,
+            by_hash,
+            secrets,
+            oauth,
+            jwt,
+            has_webhook: webhook.is_some(),
+        }
     }
 
     /// Whether it belongs to this listener. One without listeners belongs to none in particular.
@@ -96,7 +113,7 @@ impl Realm {
     /// A hash can only stand for a name that is on a list. Where users have names that are made on the spot they
     /// are not told that they may hide them, for they would then be strangers.
     pub(super) fn features(&self) -> SecurityFeatures {
-        if self.secrets.is_empty() && self.oauth.is_none() && self.jwt.is_none() {
+        if self.secrets.is_empty() && self.oauth.is_none() && self.jwt.is_none() && !self.has_webhook {
             SecurityFeatures::USERNAME_ANONYMITY
         } else {
             SecurityFeatures::PASSWORD_ALGORITHMS
@@ -106,6 +123,11 @@ impl Realm {
     /// The static user whom a hash stands for.
     pub(super) fn named_by(&self, hash: &UserHash) -> Option<&str> {
         self.by_hash.get(hash).map(|name| &**name)
+    }
+
+    /// Whether it takes somebody else to know this user.
+    pub(super) fn must_ask_about(&self, name: &str) -> bool {
+        self.has_webhook && !self.users.contains_key(name)
     }
 
     /// Every credential that this name could come with.

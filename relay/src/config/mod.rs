@@ -18,24 +18,39 @@ use clap::Parser;
 use ipnet::IpNet;
 
 use crate::auth;
+use crate::credential::Kind;
 use crate::io::{Buffers, Plane};
 use crate::policy::Limits;
 use crate::turn::{ChannelRange, ClassicStun};
 use parse::Parser as FieldParser;
 use raw::Raw;
 use realm::RawRealm;
+pub use realm::{jwt_key_parts, oauth_key};
 pub use secure::SecureConfig;
 
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "farcall-relay", version, about = "Combined STUN and TURN server (RFC 8489, RFC 8656).")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// What to do; by default, serve.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// TOML file whose keys are these flags without the dashes in front.
     #[arg(long, env = "FARCALL_RELAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
     #[command(flatten)]
     overrides: Raw,
+}
+
+/// What else it can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make a credential, for trying things out and for scripts
+    #[command(subcommand)]
+    Credential(Kind),
 }
 
 /// How log lines look.
@@ -74,6 +89,8 @@ pub struct Config {
     pub buffers: Buffers,
     /// Threads.
     pub workers: NonZeroUsize,
+    /// Calls to webhooks at a time.
+    pub webhook_concurrency: NonZeroUsize,
     /// What each account may use, unless something else is known of it.
     pub user_limits: Limits,
     /// Answers per second and prefix to strangers; none, no limit.
@@ -144,6 +161,10 @@ impl TryFrom<Raw> for Config {
                     jwt_key: raw.jwt_key,
                     jwt_secret: raw.jwt_secret,
                     jwt_audience: raw.jwt_audience,
+                    auth_webhook: raw.auth_webhook,
+                    auth_webhook_token: raw.auth_webhook_token,
+                    auth_webhook_ca: raw.auth_webhook_ca,
+                    auth_webhook_timeout: raw.auth_webhook_timeout,
                     ..RawRealm::default()
                 },
             ),
@@ -164,6 +185,9 @@ impl TryFrom<Raw> for Config {
                     .unwrap_or_else(|| Buffers::default().send),
             },
             workers: parser.one("workers", raw.workers, parse::from_str).unwrap_or_else(default_workers),
+            webhook_concurrency: parser
+                .one("auth-webhook-concurrency", raw.auth_webhook_concurrency, parse::from_str)
+                .unwrap_or(DEFAULT_WEBHOOK_CONCURRENCY),
             user_limits: Limits {
                 quota: parser.one("user-quota", raw.user_quota, parse::limit).unwrap_or_default(),
                 bandwidth: parser.one("user-bandwidth", raw.user_bandwidth, parse::rate).unwrap_or_default(),
@@ -258,6 +282,7 @@ fn default_workers() -> NonZeroUsize {
 }
 
 const DEFAULT_PORT: u16 = 3478;
+const DEFAULT_WEBHOOK_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(8).expect("eight");
 /// Seventy kilobytes a second towards one prefix at most, and a thousand new clients from it.
 const DEFAULT_UNAUTHENTICATED_RATE: u32 = 1000;
 

@@ -85,6 +85,15 @@ pub(super) fn jwt_algorithm(text: &str) -> Result<JwtAlgorithm, Mistake> {
     }
 }
 
+/// Where a webhook is.
+pub(super) fn webhook_url(text: &str) -> Result<String, Mistake> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') => Ok(text.to_owned()),
+        Some(_) | None => Err("a webhook is https://… or http://…".into()),
+    }
+}
+
 /// Whatever the type itself takes.
 pub(super) fn from_str<T: FromStr<Err: Error + 'static>>(text: &str) -> Result<T, Mistake> {
     Ok(text.parse()?)

@@ -114,6 +114,31 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) jwt_audience: Option<String>,
 
+    /// HTTP service that knows users who are not known here, asked by POST [default: none]
+    #[arg(long, env = "FARCALL_RELAY_AUTH_WEBHOOK", value_name = "URL")]
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook: Option<String>,
+
+    /// What is said to it as `authorization: Bearer TOKEN`
+    #[arg(long, env = "FARCALL_RELAY_AUTH_WEBHOOK_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_token: Option<String>,
+
+    /// Certificates of whoever signed the service's own [default: whom browsers trust]
+    #[arg(long, env = "FARCALL_RELAY_AUTH_WEBHOOK_CA", value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_ca: Option<String>,
+
+    /// Seconds that one call may take [default: 3]
+    #[arg(long, env = "FARCALL_RELAY_AUTH_WEBHOOK_TIMEOUT", value_name = "SECONDS")]
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_timeout: Option<String>,
+
+    /// Calls at a time [default: 8]
+    #[arg(long, env = "FARCALL_RELAY_AUTH_WEBHOOK_CONCURRENCY", value_name = "N")]
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_concurrency: Option<String>,
+
     /// Address of relay sockets, at most one IPv4 and one IPv6 [default: as the listeners, else as the route out]
     #[arg(long, env = "FARCALL_RELAY_RELAY_IP", value_delimiter = ',', value_name = "IP")]
     #[serde(deserialize_with = "texts")]
@@ -232,6 +257,11 @@ impl Raw {
             jwt_key: self.jwt_key.or(file.jwt_key),
             jwt_secret: self.jwt_secret.or(file.jwt_secret),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
+            auth_webhook: self.auth_webhook.or(file.auth_webhook),
+            auth_webhook_token: self.auth_webhook_token.or(file.auth_webhook_token),
+            auth_webhook_ca: self.auth_webhook_ca.or(file.auth_webhook_ca),
+            auth_webhook_timeout: self.auth_webhook_timeout.or(file.auth_webhook_timeout),
+            auth_webhook_concurrency: self.auth_webhook_concurrency.or(file.auth_webhook_concurrency),
             user: self.user.or(file.user),
             auth_secret: self.auth_secret.or(file.auth_secret),
             relay_ip: self.relay_ip.or(file.relay_ip),

@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::num::NonZeroU8;
 use std::str::FromStr;
+use std::time::Duration;
 
 use farcall_proto::turn_credentials::{AuthSecret, UnixTime};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
@@ -12,6 +14,7 @@ use super::raw::{text, texts};
 use crate::auth::{
     self, JwtAlgorithm, JwtConfig, JwtKey, JwtSecret, ListenerMatch, OauthConfig, OauthKey, RealmConfig,
 };
+use crate::webhook::{self, WebhookConfig};
 
 /// One realm as written: the keys of a `[[realm]]` table, and of the command line for the default one.
 #[derive(Clone, Default, serde::Deserialize)]
@@ -35,6 +38,14 @@ pub(super) struct RawRealm {
     pub(super) jwt_secret: Option<Vec<String>>,
     #[serde(deserialize_with = "text")]
     pub(super) jwt_audience: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_token: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_ca: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) auth_webhook_timeout: Option<String>,
 }
 
 impl RawRealm {
@@ -50,6 +61,10 @@ impl RawRealm {
             jwt_key: self.jwt_key.or(table.jwt_key),
             jwt_secret: self.jwt_secret.or(table.jwt_secret),
             jwt_audience: self.jwt_audience.or(table.jwt_audience),
+            auth_webhook: self.auth_webhook.or(table.auth_webhook),
+            auth_webhook_token: self.auth_webhook_token.or(table.auth_webhook_token),
+            auth_webhook_ca: self.auth_webhook_ca.or(table.auth_webhook_ca),
+            auth_webhook_timeout: self.auth_webhook_timeout.or(table.auth_webhook_timeout),
         }
     }
 
@@ -94,8 +109,18 @@ impl RawRealm {
                 None
             }
         };
+        let url = parser.one(&key("auth-webhook"), self.auth_webhook, parse::webhook_url);
+        let authorities = parser.one(&key("auth-webhook-ca"), self.auth_webhook_ca, authorities);
+        let timeout = parser.one(&key("auth-webhook-timeout"), self.auth_webhook_timeout, parse::from_str);
+        let timeout = timeout.map_or(3, NonZeroU8::get);
+        let webhook = url.map(|url| WebhookConfig {
+            url,
+            token: self.auth_webhook_token,
+            authorities,
+            timeout: Duration::from_secs(timeout.into()),
+        });
         let listeners = parser.list(&key("listen"), self.listen, listener_match);
-        RealmConfig { name, listeners, users, secrets, oauth, jwt }
+        RealmConfig { name, listeners, users, secrets, oauth, jwt, webhook }
     }
 }
 
@@ -141,7 +166,7 @@ pub(super) fn read(parser: &mut Parser, realms: Option<RawRealms>, flags: RawRea
 }
 
 /// `KID:BASE64`, and from when until when it is good: `KID:BASE64:FROM-UNTIL` in Unix seconds, either of them empty.
-fn oauth_key(text: &str) -> Result<OauthKey, Mistake> {
+pub fn oauth_key(text: &str) -> Result<OauthKey, Mistake> {
     const SHAPE: &str = "an OAuth key is KID:BASE64 or KID:BASE64:FROM-UNTIL";
     let (kid, rest) = text.split_once(':').filter(|(kid, _)| !kid.is_empty()).ok_or(SHAPE)?;
     let (key, times) = rest.split_once(':').unwrap_or((rest, "-"));
@@ -158,6 +183,12 @@ fn oauth_key(text: &str) -> Result<OauthKey, Mistake> {
 /// `KID:ALGORITHM:KEY`: a secret in base64, a public key as the base64 between the lines of its PEM, or any of them as
 /// `@FILE`, a PEM as it is.
 fn jwt_key(text: &str) -> Result<JwtKey, Mistake> {
+    let (kid, algorithm, key) = jwt_key_parts(text)?;
+    Ok(JwtKey::new(kid, algorithm, &key)?)
+}
+
+/// The parts of it, of which the key may be one to sign with.
+pub fn jwt_key_parts(text: &str) -> Result<(String, JwtAlgorithm, Vec<u8>), Mistake> {
     const SHAPE: &str = "a JWT key is KID:ALGORITHM:KEY or KID:ALGORITHM:@FILE";
     let (kid, rest) = text.split_once(':').filter(|(kid, _)| !kid.is_empty()).ok_or(SHAPE)?;
     let (algorithm, key) = rest.split_once(':').ok_or(SHAPE)?;
@@ -170,7 +201,13 @@ fn jwt_key(text: &str) -> Result<JwtKey, Mistake> {
             format!("-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n").into_bytes()
         }
     };
-    Ok(JwtKey::new(kid.to_owned(), algorithm, &key)?)
+    Ok((kid.to_owned(), algorithm, key))
+}
+
+/// A file of certificates in PEM.
+fn authorities(path: &str) -> Result<Vec<u8>, Mistake> {
+    let pem = std::fs::read(path)?;
+    if webhook::certificates(&pem).next().is_some() { Ok(pem) } else { Err("no certificates in PEM".into()) }
 }
 
 /// `IP`, `IP:PORT` or `:PORT`.

@@ -44,6 +44,10 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--jwt-key=a:HS256:YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcy4uLi4=",
         "--jwt-secret=s",
         "--jwt-audience=turn",
+        "--auth-webhook=https://auth.example/turn",
+        "--auth-webhook-token=t",
+        "--auth-webhook-timeout=5",
+        "--auth-webhook-concurrency=2",
         "--relay-ip=10.0.0.1",
         "--external-ip=1.2.3.4",
         "--relay-ports=1-9",
@@ -77,6 +81,10 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         jwt-key = "a:HS256:YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcy4uLi4="
         jwt-secret = ["s"]
         jwt-audience = "turn"
+        auth-webhook = "https://auth.example/turn"
+        auth-webhook-token = "t"
+        auth-webhook-timeout = 5
+        auth-webhook-concurrency = 2
         relay-ip = "10.0.0.1"
         external-ip = "1.2.3.4"
         relay-ports = "1-9"
@@ -127,6 +135,10 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--oauth-server=",
         "--jwt-key=a:HS512:AAAA",
         "--jwt-secret=",
+        "--auth-webhook=ftp://x",
+        "--auth-webhook-ca=/nonexistent",
+        "--auth-webhook-timeout=0",
+        "--auth-webhook-concurrency=0",
         "--relay-ip=0.0.0.0",
         "--external-ip=x",
         "--relay-ports=9-1",
@@ -162,6 +174,9 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "oauth-server",
             "jwt-key",
             "jwt-secret",
+            "auth-webhook",
+            "auth-webhook-ca",
+            "auth-webhook-timeout",
             "relay-ip",
             "external-ip",
             "relay-ports",
@@ -171,6 +186,7 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "receive-buffer",
             "send-buffer",
             "workers",
+            "auth-webhook-concurrency",
             "user-quota",
             "user-bandwidth",
             "user-packets",

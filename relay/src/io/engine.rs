@@ -1,8 +1,9 @@
 //! Between sockets and state machine: forwards what a route knows, asks about the rest, does what it is told.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
+use mio::Waker;
 use rand::CryptoRng;
 
 use super::backlog::Urgency;
@@ -13,12 +14,14 @@ use super::linux;
 use super::outbox::{Envelope, Outbox, Outcome, Purpose};
 use super::relays::Relays;
 use super::streams::{Security, Streams, next_frame};
+use crate::auth::{Answer, Query};
 use crate::metrics::{Direction, DropReason, Handshake, Secured, WorkerMetrics};
 use crate::routes::Routes;
 use crate::stun::{ChannelData, ChannelNumber, channel_data};
 use crate::turn::{
     Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server, Transport,
 };
+use crate::webhook::{Asker, Webhooks};
 
 /// A listening socket, and the address clients know it by.
 #[derive(Debug)]
@@ -79,8 +82,30 @@ pub(super) struct Engine<R> {
     pub(super) metrics: Arc<WorkerMetrics>,
     /// At once, since memory was last given back.
     pub(super) most_allocations: usize,
+    /// Who is asked about users that are not known here.
+    pub(super) lookups: Option<Lookups>,
     /// The time of this turn of the loop: nothing here needs a better one, and asking costs.
     pub(super) now: Now,
+}
+
+/// A way to ask about users, and where the answers come.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    pub(super) asker: Asker,
+    pub(super) answers: mpsc::Receiver<(Query, Answer)>,
+}
+
+impl Lookups {
+    /// Answers wake the worker.
+    pub(super) fn new(webhooks: &Webhooks, waker: Arc<Waker>) -> Self {
+        let (sender, answers) = mpsc::channel();
+        let tell = move |query, answer| {
+            // A worker that is gone has nobody left to answer.
+            let _ = sender.send((query, answer));
+            let _ = waker.wake();
+        };
+        Self { asker: webhooks.asker(Arc::new(tell)), answers }
+    }
 }
 
 /// What becomes of a stream after its bytes were handled.
@@ -230,6 +255,16 @@ impl<R: CryptoRng> Engine<R> {
         }
     }
 
+    /// Takes what was said about users, and answers them.
+    pub(super) fn take_answers(&mut self) {
+        while let Some((query, answer)) =
+            self.lookups.as_ref().and_then(|lookups| lookups.answers.try_recv().ok())
+        {
+            self.server.handle_looked_up(self.now, &query, answer);
+            self.act();
+        }
+    }
+
     /// Does what the state machine wants.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
@@ -251,6 +286,11 @@ impl<R: CryptoRng> Engine<R> {
                     // What it still has to send goes first.
                     self.flush();
                     self.relays.close(allocation);
+                }
+                Action::LookUp(question) => {
+                    if let Some(lookups) = &self.lookups {
+                        lookups.asker.ask(self.now.instant, question);
+                    }
                 }
                 Action::InstallRoute(route) => self.routes.install(route),
                 Action::RemoveRoute(route) => self.routes.remove(&route),

@@ -14,7 +14,7 @@ use rand::CryptoRng;
 
 use super::batch::{Batch, Plane, Readiness};
 use super::dtls::{DtlsClients, DtlsParts};
-use super::engine::{Engine, StreamState, UdpListener, Via};
+use super::engine::{Engine, Lookups, StreamState, UdpListener, Via};
 use super::exchange::Exchange;
 use super::listeners::{Buffers, Listeners};
 use super::outbox::Outbox;
@@ -29,6 +29,7 @@ use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, Quota};
 use crate::routes::Routes;
 use crate::turn::{AllocationId, Now, Server};
+use crate::webhook::Webhooks;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct WorkerParts<R> {
     pub quota: Quota,
     /// The relays that are open, known to all.
     pub own_relays: OwnRelays,
+    /// Who knows users that are not known here.
+    pub webhooks: Option<Arc<Webhooks>>,
     /// What it counts.
     pub metrics: Arc<WorkerMetrics>,
     /// How it receives and sends datagrams.
@@ -113,6 +116,7 @@ impl<R: CryptoRng> Worker<R> {
             server,
             quota,
             own_relays,
+            webhooks,
             metrics,
             plane,
             buffers,
@@ -152,6 +156,7 @@ impl<R: CryptoRng> Worker<R> {
         let waker = Arc::new(Waker::new(registry, Source::Waker.into())?);
         let is_stopping = Arc::new(AtomicBool::new(false));
         let handle = WorkerHandle { waker: Arc::clone(&waker), is_stopping: Arc::clone(&is_stopping) };
+        let lookups = webhooks.map(|webhooks| Lookups::new(&webhooks, Arc::clone(&waker)));
         let engine = Engine {
             server,
             routes: Routes::default(),
@@ -164,6 +169,7 @@ impl<R: CryptoRng> Worker<R> {
             frame: Vec::new(),
             metrics,
             most_allocations: 0,
+            lookups,
             now: read_clocks(),
         };
         let next_sweep = engine.now.instant + SWEEP_INTERVAL;
@@ -236,7 +242,10 @@ impl<R: CryptoRng> Worker<R> {
 
     fn serve(&mut self, source: Source) -> Readiness {
         match source {
-            Source::Waker => Readiness::Drained,
+            Source::Waker => {
+                self.engine.take_answers();
+                Readiness::Drained
+            }
             Source::UdpListener(index) => self.serve_clients(index),
             Source::TcpListener(index) => self.serve_connections(index),
             Source::Relay(allocation) => self.serve_peers(allocation),

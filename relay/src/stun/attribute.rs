@@ -88,6 +88,7 @@ impl ErrorCode {
     pub const CONNECTION_ALREADY_EXISTS: Self = Self(446);
     pub const CONNECTION_TIMEOUT_OR_FAILURE: Self = Self(447);
     pub const ALLOCATION_QUOTA_REACHED: Self = Self(486);
+    pub const SERVER_ERROR: Self = Self(500);
     pub const INSUFFICIENT_CAPACITY: Self = Self(508);
 }
 

@@ -92,6 +92,12 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// The whole of it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Asks, tells or answers.
     #[must_use]
     pub fn class(&self) -> Class {

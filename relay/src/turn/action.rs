@@ -1,7 +1,7 @@
 //! What the state machine wants done, as plain data.
 
 use super::{FiveTuple, PeerAddr, RelayedAddr};
-use crate::auth::User;
+use crate::auth::{LookUp, User};
 use crate::policy::Limits;
 use crate::stun::ChannelNumber;
 
@@ -58,6 +58,8 @@ pub enum Action {
         /// Whose.
         allocation: AllocationId,
     },
+    /// Ask somebody else about a user, and say what came of it by `handle_looked_up`, whenever that is.
+    LookUp(LookUp),
     /// Forward data of this channel without asking.
     InstallRoute(Route),
     /// Ask again.

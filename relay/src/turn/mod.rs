@@ -15,6 +15,7 @@ mod ended;
 mod five_tuple;
 mod icmp;
 mod lifetime;
+mod lookups;
 mod permission;
 mod ports;
 mod reject;

@@ -261,6 +261,7 @@ impl Pair {
                 Action::Respond { .. }
                 | Action::SendToClient { .. }
                 | Action::SendToPeer { .. }
+                | Action::LookUp(_)
                 | Action::OpenRelay { .. } => panic!("unexpected {action:?}"),
             }
         }

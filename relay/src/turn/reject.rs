@@ -38,6 +38,9 @@ pub enum Reject {
     /// The user holds as many allocations as it may.
     #[error("allocation quota reached")]
     QuotaReached,
+    /// Whoever knows users could not say whose the request is.
+    #[error("try again later")]
+    Unavailable,
     /// No port, no socket, or no more room in the allocation.
     #[error("insufficient capacity")]
     InsufficientCapacity,
@@ -59,6 +62,7 @@ impl Reject {
             Self::UnsupportedTransport => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
             Self::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
             Self::QuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            Self::Unavailable => ErrorCode::SERVER_ERROR,
             Self::InsufficientCapacity => ErrorCode::INSUFFICIENT_CAPACITY,
         }
     }

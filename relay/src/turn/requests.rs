@@ -40,6 +40,7 @@ impl<R: CryptoRng> Server<R> {
         let known = allocation.map(|allocation| &allocation.credential);
         let asker = match self.parts.authenticator.authenticate(now, flow.ends(), message, known) {
             Ok(asker) => asker,
+            Err(Refusal::NotYetKnown) => return self.look_up(now, flow, message),
             Err(refusal) => return self.refuse_stranger(now, &reply, refusal),
         };
         reply.sign_as(&asker);
@@ -237,6 +238,7 @@ impl<R: CryptoRng> Server<R> {
             Refusal::Unauthenticated => self.challenge(now, reply, Reject::Unauthenticated),
             Refusal::StaleNonce => self.challenge(now, reply, Reject::StaleNonce),
             Refusal::Incomplete => self.reject(reply, Reject::BadRequest),
+            Refusal::Unavailable | Refusal::NotYetKnown => self.reject(reply, Reject::Unavailable),
         }
     }
 

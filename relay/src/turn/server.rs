@@ -15,6 +15,7 @@ use super::allocation::{Allocation, Phase};
 use super::clients::Clients;
 use super::deadlines::{Deadlines, Expiry};
 use super::ended::Ended;
+use super::lookups::Waiting;
 use super::reply::Reply;
 use super::{
     Action, Addresses, AllocationId, ChannelRange, Discovery, FiveTuple, Fragmentation, Lifetimes, PeerAddr,
@@ -87,6 +88,7 @@ pub struct Server<R> {
     pub(super) held_ports: HashMap<ReservationToken, AllocationId>,
     pub(super) ended: Ended,
     pub(super) deadlines: Deadlines,
+    pub(super) waiting: Waiting,
     actions: VecDeque<Action>,
 }
 
@@ -102,6 +104,7 @@ impl<R: CryptoRng> Server<R> {
             held_ports: HashMap::new(),
             ended: Ended::default(),
             deadlines: Deadlines::default(),
+            waiting: Waiting::default(),
             actions: VecDeque::new(),
         }
     }
@@ -143,6 +146,7 @@ impl<R: CryptoRng> Server<R> {
 
     /// A stream ended, and with it its client's allocation. RFC 8656, section 7.
     pub fn handle_flow_closed(&mut self, flow: FiveTuple) {
+        self.waiting.forget(flow);
         for allocation in self.clients.all(flow) {
             self.delete(allocation);
         }

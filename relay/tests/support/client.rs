@@ -44,7 +44,7 @@ enum Carrier {
 }
 
 /// Bytes both ways.
-trait Stream: Read + Write {}
+trait Stream: Read + Write + Send {}
 
 impl Stream for TcpStream {}
 impl Stream for Shared {}

@@ -10,6 +10,7 @@ mod dual_stack;
 mod icmp;
 mod lifetimes;
 mod limits;
+mod lookups;
 mod permissions;
 mod policy;
 mod reservation;
