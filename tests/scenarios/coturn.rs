@@ -22,6 +22,30 @@ pub(super) fn tcp(ctx: &Context) -> Result<Evidence> {
     clients(ctx, &relay, Transport::Tcp)
 }
 
+pub(super) fn tls(ctx: &Context) -> Result<Evidence> {
+    let relay = start_secured(ctx)?;
+    clients(ctx, &relay, Transport::Tls)
+}
+
+pub(super) fn dtls(ctx: &Context) -> Result<Evidence> {
+    let relay = start_secured(ctx)?;
+    clients(ctx, &relay, Transport::Dtls)
+}
+
+/// With a certificate that coturn's clients do not look at.
+fn start_secured(ctx: &Context) -> Result<Relay> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    std::fs::create_dir_all(ctx.folder())?;
+    let (certificate, key) = (ctx.folder().join("cert.pem"), ctx.folder().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).context("writing the certificate")?;
+    std::fs::write(&key, made.signing_key.serialize_pem()).context("writing its key")?;
+    let host = Host::local();
+    let (tls, dtls) = (host.any_port(), host.any_port());
+    let mut flags = args!["--rfc5766-channels", "--tls-listen", tls, "--dtls-listen", dtls];
+    flags.extend(args!["--tls-cert", certificate, "--tls-key", key]);
+    Relay::start_with(ctx, &host, &flags)
+}
+
 /// Debian's coturn picks its channel numbers as RFC 5766 had them.
 fn start(ctx: &Context) -> Result<Relay> {
     Relay::start_with(ctx, &Host::local(), &args!["--rfc5766-channels"])

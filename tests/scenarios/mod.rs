@@ -31,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub static ALL: [Scenario; 25] = [
+pub static ALL: [Scenario; 27] = [
     Scenario {
         name: "direct-call",
         claim: "video, audio and text go both ways without a server",
@@ -115,6 +115,18 @@ pub static ALL: [Scenario; 25] = [
         claim: "coturn's clients lose nothing over TCP",
         needs: &[Tool::TurnClient],
         run: coturn::tcp,
+    },
+    Scenario {
+        name: "coturn-tls",
+        claim: "coturn's clients lose nothing over TLS",
+        needs: &[Tool::TurnClient],
+        run: coturn::tls,
+    },
+    Scenario {
+        name: "coturn-dtls",
+        claim: "coturn's clients lose nothing over DTLS",
+        needs: &[Tool::TurnClient],
+        run: coturn::dtls,
     },
     Scenario {
         name: "page-to-page",

@@ -23,6 +23,10 @@ pub enum Transport {
     Udp,
     /// A stream, framed as RFC 8656 says.
     Tcp,
+    /// The stream inside TLS.
+    Tls,
+    /// The datagrams inside DTLS.
+    Dtls,
 }
 
 /// How the client sends to its peer.
@@ -67,10 +71,13 @@ pub fn exchange(
     echo: &Echo,
     (transport, method, credentials): (Transport, Method, Credentials),
 ) -> Result<Tally> {
-    let port = match transport {
-        Transport::Udp => relay.udp.port(),
-        Transport::Tcp => relay.tcp.port(),
+    let server = match transport {
+        Transport::Udp => Some(relay.udp),
+        Transport::Tcp => Some(relay.tcp),
+        Transport::Tls => relay.tls,
+        Transport::Dtls => relay.dtls,
     };
+    let port = server.context("the relay does not listen for that")?.port();
     let mut args = args![
         "-c",
         "-z",
@@ -87,8 +94,10 @@ pub fn exchange(
         MESSAGES.to_string(),
     ];
     args.extend(match transport {
-        Transport::Udp => None,
-        Transport::Tcp => Some(OsString::from("-t")),
+        Transport::Udp => args![],
+        Transport::Tcp => args!["-t"],
+        Transport::Tls => args!["-t", "-S"],
+        Transport::Dtls => args!["-S"],
     });
     args.extend(match method {
         Method::Channels => None,

@@ -29,6 +29,8 @@ pub struct Relay {
     pub tcp: SocketAddr,
     /// Where it serves TLS, if it was asked to.
     pub tls: Option<SocketAddr>,
+    /// Where it serves DTLS, if it was asked to.
+    pub dtls: Option<SocketAddr>,
     metrics: SocketAddr,
     host: Host,
 }
@@ -90,8 +92,8 @@ impl Relay {
         })?;
         let [udp] = ready.udp;
         let [tcp] = ready.tcp;
-        let tls = ready.tls.first().copied();
-        Ok(Self { process, udp, tcp, tls, metrics: ready.metrics, host: host.clone() })
+        let (tls, dtls) = (ready.tls.first().copied(), ready.dtls.first().copied());
+        Ok(Self { process, udp, tcp, tls, dtls, metrics: ready.metrics, host: host.clone() })
     }
 
     /// For `--stun`.
@@ -173,5 +175,7 @@ struct Ready {
     tcp: [SocketAddr; 1],
     #[serde(default)]
     tls: Vec<SocketAddr>,
+    #[serde(default)]
+    dtls: Vec<SocketAddr>,
     metrics: SocketAddr,
 }
