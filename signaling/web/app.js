@@ -242,6 +242,14 @@ function refusal(error) {
       return "Two people use this key already. Choose another key, or ask one of them to leave; if that is you in another tab, close it.";
     case "BAD_TOKEN":
       return "This server asks for an invitation: open the link that you were given.";
+    case "TOKEN_EXPIRED":
+      return "Your invitation has run out. Ask for a new one.";
+    case "NOT_GRANTED":
+      return "Your invitation is for another key.";
+    case "MAY_NOT_CREATE":
+      return "Nobody uses this key yet, and your invitation does not let you be the first. Try again when the other side is there.";
+    case "LIMIT_EXCEEDED":
+      return "The server asks for patience: there were too many attempts from here. Try again in a moment.";
     case "SERVER_FULL":
       return "The server is full. Try again in a moment.";
     case "DRAINING":

@@ -169,10 +169,11 @@ export class Session extends EventTarget {
           this.#close();
           return refused(/** @type {Error} */ (error));
         }
-        const { reason, retryAfter } = error instanceof RpcError ? error : new RpcError(UNAVAILABLE, String(error));
+        const { reason, message, retryAfter } = error instanceof RpcError ? error : new RpcError(UNAVAILABLE, String(error));
         if (reason === "SESSION_SUPERSEDED") {
           return this.#closeSaying(reason, "this session was taken over elsewhere");
         }
+        if (FINAL.includes(reason)) return this.#closeSaying(reason, message);
         if (reason === "SESSION_NOT_FOUND" || reason === "BAD_RESUME_SECRET") this.#forget();
         pause = retryAfter;
       }
@@ -465,6 +466,8 @@ function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The token is no good any more, which trying again does not change. */
+const FINAL = ["BAD_TOKEN", "TOKEN_EXPIRED", "NOT_GRANTED"];
 const FIRST_PAUSE = 100;
 const LONGEST_PAUSE = 15_000;
 /** The pause after a call that failed without a word about when to come back. */
