@@ -99,7 +99,7 @@ function insecure() {
     title: "This page may not use your camera",
     text: `Browsers allow that on secure pages only, and ${location.host} was opened without encryption.`,
     steps: [
-      `Open https://${location.host} instead, if whoever runs this server has set up a certificate.`,
+      `Put https before ${location.host} in the address, if whoever runs this server has set up a certificate.`,
       "On the machine that runs the server, localhost works without one.",
       "You can still connect, watch, listen and write.",
     ],
