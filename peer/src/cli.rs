@@ -37,6 +37,9 @@ pub struct Common {
     /// A bearer token, where the signaling server wants one.
     #[arg(long, global = true, env = "FARCALL_PEER_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// File with the authorities in PEM that the signaling server's certificate must come from, instead of the usual ones.
+    #[arg(long, global = true, value_name = "FILE", env = "FARCALL_PEER_CA")]
+    pub ca: Option<PathBuf>,
     /// Print events as JSON, one object per line on stdout.
     #[arg(long, global = true)]
     pub json: bool,

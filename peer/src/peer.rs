@@ -29,6 +29,8 @@ pub struct Config {
     pub server: String,
     /// A bearer token, where the server wants one.
     pub token: Option<String>,
+    /// File with the authorities in PEM that the server's certificate must come from; the usual ones if there is none.
+    pub ca: Option<PathBuf>,
     /// The room key.
     pub room: String,
     /// What the others are shown.
@@ -56,6 +58,7 @@ impl Config {
         Self {
             server: server.to_owned(),
             token: None,
+            ca: None,
             room: room.to_owned(),
             display_name: String::new(),
             offer: OfferPolicy::Auto,
@@ -92,6 +95,7 @@ impl Peer {
         let signaling = Client::start(signaling::Config {
             server: config.server.clone(),
             token: config.token,
+            ca: config.ca,
             room: config.room.clone(),
             display_name: config.display_name,
             instance: instance.clone(),

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
+use tonic::transport::Identity;
 
 use self::service::Service;
 
@@ -140,6 +141,33 @@ async fn what_cannot_work_is_told_with_a_reason_and_a_code() {
         let error = peer.until("error", |_| true).await;
         assert_eq!(error["reason"], reason, "{error}");
         assert_eq!(peer.exit_code().await, code);
+    }
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else() {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) = (file("right.pem", &certified.cert.pem()), file("wrong.pem", &other.cert.pem()));
+    let nonsense = file("nonsense.pem", "nonsense");
+    let identity = Identity::from_pem(certified.cert.pem(), certified.signing_key.serialize_pem());
+    let service = Service::start_encrypted(2, identity).await;
+    let mut peer = Peer::spawn(&service, &["call", "room", "--ca", &right]);
+    peer.until("status", |event| event["status"] == "Waiting").await;
+    for (arguments, reason) in [
+        (&["call", "room"][..], "UNREACHABLE"),
+        (&["call", "room", "--ca", &wrong], "UNREACHABLE"),
+        (&["call", "room", "--ca", &nonsense], "BAD_USAGE"),
+        (&["call", "room", "--ca", "/nowhere"], "BAD_USAGE"),
+    ] {
+        let error = Peer::spawn(&service, arguments).until("error", |_| true).await;
+        assert_eq!(error["reason"], reason, "{error}");
     }
 }
 

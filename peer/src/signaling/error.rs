@@ -45,7 +45,9 @@ impl From<Status> for Refusal {
             .map_or("", |info| info.reason.as_str());
         let kind = match (reason, status.code()) {
             (reason::ROOM_FULL, _) => RefusalKind::RoomFull,
-            (reason::BAD_TOKEN, _) => RefusalKind::BadToken,
+            (reason::BAD_TOKEN | reason::TOKEN_EXPIRED | reason::NOT_GRANTED | reason::MAY_NOT_CREATE, _) => {
+                RefusalKind::BadToken
+            }
             (reason::BAD_FIELD, _) => RefusalKind::BadField,
             (reason::SESSION_NOT_FOUND | reason::BAD_RESUME_SECRET | reason::CLIENT_SEQ_GAP, _) => {
                 RefusalKind::SessionUnknown

@@ -10,11 +10,12 @@ mod inbox;
 mod outbox;
 mod session;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tonic::transport::{ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::failure::{Failure, Reason};
 use crate::net::IceServer;
@@ -26,6 +27,8 @@ pub(crate) struct Config {
     /// `http://host:port` or `https://host:port`.
     pub(crate) server: String,
     pub(crate) token: Option<String>,
+    /// Authorities in PEM to trust instead of the usual ones.
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) room: String,
     pub(crate) display_name: String,
     /// Tells this process from any other.
@@ -69,7 +72,7 @@ pub(crate) struct Client {
 impl Client {
     /// Begins to join; how it went is the first notice.
     pub(crate) fn start(config: Config) -> Result<Self, Failure> {
-        let endpoint = endpoint(&config.server)?;
+        let endpoint = endpoint(&config.server, config.ca.as_deref())?;
         let (outgoing, commands) = mpsc::unbounded_channel();
         let (notify, notices) = mpsc::channel(NOTICES);
         let task = tokio::spawn(session::run(config, endpoint, commands, notify));
@@ -100,7 +103,7 @@ const NOTICES: usize = 256;
 /// For connecting, and for any single call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn endpoint(server: &str) -> Result<Endpoint, Failure> {
+fn endpoint(server: &str, ca: Option<&Path>) -> Result<Endpoint, Failure> {
     let bad = |error: &dyn std::fmt::Display| {
         Failure::new(Reason::BadUsage, format!("{server} is no signaling server: {error}"))
     };
@@ -115,8 +118,25 @@ fn endpoint(server: &str) -> Result<Endpoint, Failure> {
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     if endpoint.uri().scheme_str() == Some("https") {
-        let tls = ClientTlsConfig::new().with_native_roots();
+        let tls = match ca {
+            // Where there is one of its own, no other authority has a say.
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            // The machine's, and those that browsers know where the machine has none.
+            None => ClientTlsConfig::new().with_enabled_roots(),
+        };
         return endpoint.tls_config(tls).map_err(|error| bad(&error));
     }
     Ok(endpoint)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bad = |rule: &dyn std::fmt::Display| {
+        Failure::new(Reason::BadUsage, format!("{} holds no authorities: {rule}", path.display()))
+    };
+    let content = std::fs::read(path).map_err(|error| bad(&error))?;
+    let marker = b"-----BEGIN CERTIFICATE-----";
+    if !content.windows(marker.len()).any(|window| window == marker) {
+        return Err(bad(&"no certificate in PEM"));
+    }
+    Ok(content)
 }

@@ -38,6 +38,7 @@ impl Interrupts {
 fn config(common: &Common, joining: &Joining) -> Config {
     Config {
         token: common.token.clone(),
+        ca: common.ca.clone(),
         display_name: joining.name.clone(),
         offer: joining.offer.into(),
         policy: common.policy(),

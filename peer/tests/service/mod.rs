@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tonic::transport::{Identity, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -24,15 +25,26 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(room_size: usize) -> Self {
+        Self::start_on(room_size, "http", tonic::transport::Server::builder()).await
+    }
+
+    /// Over TLS, with a certificate for 127.0.0.1.
+    pub(crate) async fn start_encrypted(room_size: usize, identity: Identity) -> Self {
+        let tls = ServerTlsConfig::new().identity(identity);
+        let server = tonic::transport::Server::builder().tls_config(tls).unwrap();
+        Self::start_on(room_size, "https", server).await
+    }
+
+    async fn start_on(room_size: usize, scheme: &str, mut server: tonic::transport::Server) -> Self {
         let rooms = Rooms(Arc::new(Mutex::new(State { room_size, ..State::default() })));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let service = SignalingServiceServer::new(rooms.clone());
-        let server = tonic::transport::Server::builder().add_service(service);
+        let server = server.add_service(service);
         let serving = tokio::spawn(async move {
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        Self { url: format!("http://{address}"), rooms, serving }
+        Self { url: format!("{scheme}://{address}"), rooms, serving }
     }
 
     pub(crate) fn url(&self) -> &str {
