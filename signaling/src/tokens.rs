@@ -556,7 +556,7 @@ mod tests {
             file("ec.pem", &ec.public_key_pem()),
             file("old.key", SECRET),
         ];
-        let tokens = tokens(Config { key_files: key_files.clone(), ..Config::default() });
+        let tokens = tokens(Config { key_files, ..Config::default() });
         let judge = |key: &str, id: Option<&str>| {
             let token = mint(key.as_bytes(), id.map(Into::into), &claims()).unwrap();
             tokens.judge(NOW, Some(&bearer(&token))).map(drop)
