@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use prost::Message;
 
 const ROOT: &str = "proto";
-const FILES: [&str; 2] = ["farcall/signaling/v1/signaling.proto", "farcall/signaling/v1/admin.proto"];
+const FILES: &[&str] = &[
+    "farcall/signaling/v1/signaling.proto",
+    "farcall/signaling/v1/admin.proto",
+    "farcall/relay/v1/admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");

@@ -26,6 +26,25 @@ pub mod signaling {
     }
 }
 
+/// What the operator of a relay can see and do, generated from `proto/farcall/relay/v1/admin.proto`.
+pub mod relay {
+    /// Package `farcall.relay.v1`.
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::pedantic,
+        clippy::all,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("farcall.relay.v1");
+    }
+}
+
 /// Every message and service above with what they import, as an encoded `FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
@@ -46,7 +65,8 @@ mod tests {
                 "google/protobuf/duration.proto",
                 "google/protobuf/timestamp.proto",
                 "farcall/signaling/v1/signaling.proto",
-                "farcall/signaling/v1/admin.proto"
+                "farcall/signaling/v1/admin.proto",
+                "farcall/relay/v1/admin.proto"
             ]
         );
         let services: Vec<(&str, Vec<&str>)> = set
@@ -56,11 +76,22 @@ mod tests {
             .map(|service| (service.name(), service.method.iter().map(|method| method.name()).collect()))
             .collect();
         let admin = ["ListRooms", "GetRoom", "CloseRoom", "RemoveSession", "Drain", "GetStats"];
+        let relay_admin = [
+            "ListAllocations",
+            "GetAllocation",
+            "CloseAllocation",
+            "CloseUser",
+            "Drain",
+            "GetStats",
+            "GetConfig",
+            "Reload",
+        ];
         assert_eq!(
             services,
             [
                 ("SignalingService", vec!["Join", "Send", "Leave", "GetIceServers"]),
-                ("RoomAdminService", admin.to_vec())
+                ("RoomAdminService", admin.to_vec()),
+                ("RelayAdminService", relay_admin.to_vec())
             ]
         );
     }

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use farcall_relay::config::{Args, Config, Verb};
+use farcall_relay::config::{Args, Config, Sources, Verb};
 use farcall_relay::credential::{self, Kind};
-use farcall_relay::service::{self, Ready};
-use farcall_relay::telemetry;
+use farcall_relay::operate::Event;
+use farcall_relay::service::{self, Ready, Setup};
+use farcall_relay::{check, notify, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -20,17 +23,22 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
         }
     };
-    if let Some(Verb::Credential(kind)) = args.verb {
-        return make_credential(kind);
+    match args.verb {
+        None => run(args.sources),
+        Some(Verb::Check(sources)) => check(&sources),
+        Some(Verb::Credential(kind)) => make_credential(kind),
     }
-    let config = match Config::load(args) {
+}
+
+fn run(sources: Sources) -> ExitCode {
+    let config = match sources.read() {
         Ok(config) => config,
         Err(error) => {
             complain(&error);
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match serve(config) {
+    match serve(config, sources) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format_args!("{error:#}"));
@@ -50,19 +58,38 @@ fn make_credential(kind: Kind) -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
-    telemetry::init(&config.log, config.log_format)?;
+fn check(sources: &Sources) -> ExitCode {
+    match sources.read() {
+        Ok(config) => {
+            let said = write!(io::stdout(), "{}", check::summary(&config));
+            if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+    }
+}
+
+fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
+    let logs = telemetry::init(&config.log, config.log_format)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let shutdown = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        service::run(config, shutdown, announce).await
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let mut listening = JoinSet::new();
+        for (kind, event) in [
+            (SignalKind::terminate(), (|| Event::Terminate) as fn() -> Event),
+            (SignalKind::interrupt(), || Event::Terminate),
+            (SignalKind::hangup(), || Event::Reload { answer: None }),
+        ] {
+            let mut signal = signal(kind)?;
+            let sender = sender.clone();
+            listening.spawn(async move {
+                while signal.recv().await.is_some() && sender.send(event()).await.is_ok() {}
+            });
+        }
+        let setup = Setup { config, sources, logs, events: (sender, receiver) };
+        service::run(setup, announce).await
     })
 }
 
@@ -75,7 +102,11 @@ struct Line<'a> {
 fn announce(ready: &Ready) -> anyhow::Result<()> {
     let line = serde_json::to_string(&Line { ready })?;
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot say on stdout that it serves")
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .context("cannot say on stdout that it serves")?;
+    notify::tell("READY=1");
+    Ok(())
 }
 
 fn complain(error: &dyn std::fmt::Display) {
@@ -83,5 +114,7 @@ fn complain(error: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{error}");
 }
 
+/// Events that may wait: whoever asks faster is told to wait.
+const EVENTS: usize = 16;
 /// `EX_USAGE`.
 const BAD_CONFIGURATION: u8 = 64;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::stun::{ErrorCode, Method};
+use crate::turn::EndReason;
 
 /// What one worker counts. Nobody else writes, so that an increment never waits for another core.
 #[derive(Debug, Default)]
@@ -15,6 +16,9 @@ pub struct WorkerMetrics {
     requests: [[Counter; RESULTS.len()]; METHODS.len()],
     allocations_created: Counter,
     internal_datagrams: Counter,
+    ended: [Counter; EndReason::ALL.len()],
+    usage_records_lost: Counter,
+    turns: Counter,
     /// Allocations alive.
     pub allocations: Gauge,
     /// Stream clients connected.
@@ -73,6 +77,78 @@ impl WorkerMetrics {
         self.allocations_created.add(1);
         self.allocations.add(1);
     }
+
+    /// The loop went round.
+    pub fn turned(&self) {
+        self.turns.add(1);
+    }
+
+    /// Nobody took the record of what an allocation came to.
+    pub fn usage_record_lost(&self) {
+        self.usage_records_lost.add(1);
+    }
+
+    /// One ended.
+    pub fn allocation_ended(&self, reason: EndReason) {
+        self.allocations.subtract(1);
+        if let Some(counter) = self.ended.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+}
+
+/// What the process counts, whichever worker.
+#[derive(Debug, Default)]
+pub struct ProcessMetrics {
+    reloads: [Counter; 2],
+    last_reload: Counter,
+    last_reload_good: Counter,
+    asked: [Counter; AdminMethod::ALL.len()],
+}
+
+impl ProcessMetrics {
+    /// The configuration was read again, at this time.
+    pub fn reloaded(&self, is_good: bool, unix: u64) {
+        if let Some(counter) = self.reloads.get(usize::from(is_good)) {
+            counter.add(1);
+        }
+        self.last_reload.0.store(unix, Ordering::Relaxed);
+        self.last_reload_good.0.store(u64::from(is_good), Ordering::Relaxed);
+    }
+
+    /// The operator asked something.
+    pub fn asked(&self, method: AdminMethod) {
+        if let Some(counter) = self.asked.get(method as usize) {
+            counter.add(1);
+        }
+    }
+}
+
+/// What the operator can ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the methods of RelayAdminService, which are documented there")]
+pub enum AdminMethod {
+    ListAllocations,
+    GetAllocation,
+    CloseAllocation,
+    CloseUser,
+    Drain,
+    GetStats,
+    GetConfig,
+    Reload,
+}
+
+impl AdminMethod {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::ListAllocations, "ListAllocations"),
+        (Self::GetAllocation, "GetAllocation"),
+        (Self::CloseAllocation, "CloseAllocation"),
+        (Self::CloseUser, "CloseUser"),
+        (Self::Drain, "Drain"),
+        (Self::GetStats, "GetStats"),
+        (Self::GetConfig, "GetConfig"),
+        (Self::Reload, "Reload"),
+    ];
 }
 
 /// Which way application data goes.
@@ -194,9 +270,50 @@ const RESULTS: [Option<ErrorCode>; 14] = [
     Some(ErrorCode::INSUFFICIENT_CAPACITY),
 ];
 
-/// The Prometheus text of all workers together.
+/// What all workers have counted.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    /// Datagrams and bytes.
+    pub to_peer: (u64, u64),
+    /// Datagrams and bytes.
+    pub to_client: (u64, u64),
+    /// Alive.
+    pub allocations: u64,
+    /// Ever made.
+    pub allocations_created: u64,
+    /// Stream clients.
+    pub streams: u64,
+    /// Datagrams that came to nothing, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+/// Adds up.
 #[must_use]
-pub fn render(workers: &[Arc<WorkerMetrics>]) -> String {
+pub fn sum(workers: &[Arc<WorkerMetrics>]) -> Sums {
+    let sum = |of: &dyn Fn(&WorkerMetrics) -> Option<&Counter>| {
+        let parts = workers.iter().filter_map(|worker| of(worker));
+        parts.fold(0u64, |sum, part| sum.wrapping_add(part.value()))
+    };
+    let forwarded = |direction: Direction| {
+        let datagrams = sum(&|worker| Some(&worker.forwarded.get(direction as usize)?.datagrams));
+        (datagrams, sum(&|worker| Some(&worker.forwarded.get(direction as usize)?.bytes)))
+    };
+    Sums {
+        to_peer: forwarded(Direction::ToPeer),
+        to_client: forwarded(Direction::ToClient),
+        allocations: sum(&|worker| Some(&worker.allocations.0)),
+        allocations_created: sum(&|worker| Some(&worker.allocations_created)),
+        streams: sum(&|worker| Some(&worker.streams.0)),
+        dropped: DropReason::ALL
+            .iter()
+            .map(|(reason, label)| (*label, sum(&|worker| worker.dropped.get(*reason as usize))))
+            .collect(),
+    }
+}
+
+/// The Prometheus text of the process and of all workers together.
+#[must_use]
+pub fn render(workers: &[Arc<WorkerMetrics>], process: &ProcessMetrics) -> String {
     let mut page = Page { text: String::new(), workers };
     page.family("forwarded_datagrams_total", "counter", "Datagrams relayed");
     for (direction, label) in Direction::ALL {
@@ -229,8 +346,17 @@ pub fn render(workers: &[Arc<WorkerMetrics>]) -> String {
     page.sample("internal_datagrams_total", "", |worker| Some(&worker.internal_datagrams));
     page.family("allocations_created_total", "counter", "Allocations made");
     page.sample("allocations_created_total", "", |worker| Some(&worker.allocations_created));
+    page.family("allocations_ended_total", "counter", "Allocations that are no more");
+    for (reason, label) in EndReason::ALL {
+        let labels = format!("{{reason=\"{label}\"}}");
+        page.sample("allocations_ended_total", &labels, |worker| worker.ended.get(reason as usize));
+    }
     page.family("allocations", "gauge", "Allocations alive");
     page.sample("allocations", "", |worker| Some(&worker.allocations.0));
+    page.family("usage_records_lost_total", "counter", "Usage records that found the queue full");
+    page.sample("usage_records_lost_total", "", |worker| Some(&worker.usage_records_lost));
+    page.family("worker_turns_total", "counter", "Turns of the workers' loops");
+    page.sample("worker_turns_total", "", |worker| Some(&worker.turns));
     page.family("stream_clients", "gauge", "Clients connected by stream");
     page.sample("stream_clients", "", |worker| Some(&worker.streams.0));
     page.family("dtls_clients", "gauge", "Clients connected by DTLS");
@@ -243,6 +369,35 @@ pub fn render(workers: &[Arc<WorkerMetrics>]) -> String {
                 worker.handshakes.get(secured as usize)?.get(handshake as usize)
             });
         }
+    }
+    page.family("build_info", "gauge", "What runs");
+    page.line(format_args!("farcall_relay_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
+    page.family("workers", "gauge", "Worker threads");
+    page.line(format_args!("farcall_relay_workers {}", workers.len()));
+    page.family("config_reloads_total", "counter", "Configurations read while running");
+    for (result, counter) in ["failure", "success"].into_iter().zip(&process.reloads) {
+        page.line(format_args!(
+            "farcall_relay_config_reloads_total{{result=\"{result}\"}} {}",
+            counter.value()
+        ));
+    }
+    page.family(
+        "config_last_reload_success",
+        "gauge",
+        "Whether the last of them was good; 0 before the first",
+    );
+    page.line(format_args!("farcall_relay_config_last_reload_success {}", process.last_reload_good.value()));
+    page.family("config_last_reload_timestamp_seconds", "gauge", "When that was");
+    page.line(format_args!(
+        "farcall_relay_config_last_reload_timestamp_seconds {}",
+        process.last_reload.value()
+    ));
+    page.family("admin_requests_total", "counter", "What the operator asked");
+    for ((_, method), counter) in AdminMethod::ALL.into_iter().zip(&process.asked) {
+        page.line(format_args!(
+            "farcall_relay_admin_requests_total{{method=\"{method}\"}} {}",
+            counter.value()
+        ));
     }
     page.text
 }
@@ -304,6 +459,11 @@ impl Gauge {
         self.0.add(count);
     }
 
+    /// Where it stands.
+    pub fn value(&self) -> u64 {
+        self.0.value()
+    }
+
     /// Down.
     pub fn subtract(&self, count: u64) {
         self.0.0.fetch_sub(count, Ordering::Relaxed);
@@ -317,6 +477,7 @@ mod tests {
     #[test]
     fn variants_index_their_own_rows() {
         assert!(Direction::ALL.iter().enumerate().all(|(at, (direction, _))| *direction as usize == at));
+        assert!(EndReason::ALL.iter().enumerate().all(|(at, (reason, _))| *reason as usize == at));
         assert!(DropReason::ALL.iter().enumerate().all(|(at, (reason, _))| *reason as usize == at));
     }
 
@@ -331,7 +492,7 @@ mod tests {
         workers[0].allocation_created();
         workers[1].allocation_created();
         workers[1].allocations.subtract(1);
-        let page = render(&workers);
+        let page = render(&workers, &ProcessMetrics::default());
         for line in [
             "farcall_relay_forwarded_datagrams_total{direction=\"to_peer\"} 2",
             "farcall_relay_forwarded_bytes_total{direction=\"to_peer\"} 111",

@@ -10,22 +10,27 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::auth::{Authenticator, NonceKey};
-use crate::clock;
-use crate::config::{Config, SecureConfig};
+use crate::config::{Config, ExternalIp, SecureConfig, Sources};
+use crate::crew::Crew;
 use crate::dtls::{CookieKey, Front, SessionConfig};
 use crate::io::{
     Buffers, DtlsParts, Exchange, Listeners, Plane, SecureListeners, SecureParts, Worker, WorkerHandle,
     WorkerParts,
 };
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{ProcessMetrics, WorkerMetrics};
+use crate::operate::{Event, Operation, Readiness};
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
-use crate::telemetry;
-use crate::turn::{self, Addresses, Discovery, Lifetimes, Parts, Server};
+use crate::reload::Reloader;
+use crate::telemetry::{Instruments, LogFilter};
+use crate::turn::{self, Addresses, Discovery, Lifetimes, Parts, Rules, Serials, Server};
+use crate::usage::{self, Reporter};
 use crate::webhook::Webhooks;
+use crate::{admin, check, clock, external, notify, telemetry};
 
 /// Where it serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,17 +48,31 @@ pub struct Ready {
     /// The other addresses of behaviour discovery.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alternate: Vec<SocketAddr>,
+    /// The operator's service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
     /// Metrics over HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
 }
 
-/// Serves until `shutdown` comes. Calls `ready` once, when every address is bound.
-pub async fn run(
-    config: Config,
-    shutdown: impl Future<Output = ()>,
-    ready: impl FnOnce(&Ready) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+/// What the process was started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// What it is told.
+    pub config: Config,
+    /// Where that comes from, to be read again.
+    pub sources: Sources,
+    /// What is logged.
+    pub logs: LogFilter,
+    /// Both ends of what is asked of it.
+    pub events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+}
+
+/// Serves until an event ends it. Calls `ready` once, when every address is bound.
+pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let Setup { config, sources, logs, events: (asking, events) } = setup;
+    let started_at = clock::unix_time();
     let (listeners, pairs) =
         Listeners::bind(&config.listen, &config.alternate_listen, config.workers.get(), config.buffers)?;
     let (mut udp, mut tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
@@ -72,37 +91,80 @@ pub async fn run(
         None => None,
     };
     let metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    let addresses = relay_addresses(&config, &udp)?;
-    let own_listeners = own_listeners.into_iter().chain(metrics).collect();
+    let admin_listener = match &config.admin_listen {
+        Some(at) => {
+            Some(admin::Listener::bind(at).await.with_context(|| format!("cannot listen on {at:?}"))?)
+        }
+        None => None,
+    };
+    let admin = admin_listener.as_ref().map(admin::Listener::name);
+    let addresses = relay_addresses(&config, &udp).await?;
+    let admin_address = admin_listener.as_ref().and_then(admin::Listener::address);
+    let own_listeners = own_listeners.into_iter().chain(metrics).chain(admin_address).collect();
+    let (reporter, records) = match &config.usage_log {
+        Some(to) => {
+            let file =
+                usage::open(to).await.with_context(|| format!("cannot write usage records to {to:?}"))?;
+            let (reporter, records) = usage::channel();
+            (reporter, Some(usage::write(records, file)))
+        }
+        None => (Reporter::default(), None),
+    };
+    let advertised: Vec<IpAddr> = addresses.advertised_ips().collect();
+    let recheck = recheck(&config, &addresses);
     let blueprint = Blueprint::new(&config, addresses, own_listeners, Discovery::new(pairs))?;
     let listeners = listeners.into_iter().zip(secure_listeners).collect();
-    let mut fleet = Fleet::start(listeners, &blueprint)?;
+    let mut fleet = Fleet::start(listeners, &blueprint, reporter)?;
 
-    warn_about(&config);
-    let where_ready = Ready { udp, tcp, tls, dtls, alternate, metrics };
+    for warning in check::warnings(&config, &advertised) {
+        warn!("{warning}");
+    }
+    let where_ready = Ready { udp, tcp, tls, dtls, alternate, admin, metrics };
     info!(udp = ?where_ready.udp, tcp = ?where_ready.tcp, metrics = ?where_ready.metrics, workers = config.workers, "Serving");
     ready(&where_ready)?;
 
-    let instruments = fleet.metrics.clone().into();
-    let serve_metrics = async {
-        match metrics_listener {
-            Some(listener) => telemetry::serve_metrics(listener, instruments).await,
-            None => std::future::pending().await,
-        }
-    };
-    let watch_certificates = async {
-        match &config.secure.certificates {
-            Some(certificates) => certificates.watch().await,
-            None => std::future::pending().await,
-        }
-    };
+    let crew = fleet.crew();
+    let process = Arc::new(ProcessMetrics::default());
+    let (readiness, is_ready) = watch::channel(Readiness::Serving);
+    let admin_token = config.admin_token.clone();
+    let certificates = config.secure.certificates.clone();
+    let reloader = Reloader::new(sources, config, blueprint, logs, Arc::clone(&process));
+    let mut tasks = JoinSet::new();
+    if let Some(records) = records {
+        tasks.spawn(records);
+    }
+    let mut helpers = JoinSet::new();
+    helpers.spawn(recheck);
+    if let Some(certificates) = certificates {
+        helpers.spawn(async move { certificates.watch().await });
+    }
+    if let Some(listener) = metrics_listener {
+        let (process, readiness) = (Arc::clone(&process), is_ready.clone());
+        let instruments = Instruments { workers: Arc::clone(crew.metrics()), process, readiness };
+        helpers.spawn(telemetry::serve_metrics(listener, instruments));
+    }
+    if let Some(listener) = admin_listener {
+        let service = admin::Service {
+            crew: crew.clone(),
+            events: asking,
+            readiness: is_ready.clone(),
+            written: reloader.written(),
+            metrics: process,
+            started_at,
+        };
+        helpers.spawn(admin::serve(listener, service, admin_token, is_ready));
+    }
+    let operation = Operation { crew, reloader, readiness, events };
     tokio::select! {
-        () = shutdown => info!("Shutting down"),
-        () = serve_metrics => {}
-        () = watch_certificates => {}
+        () = operation.run() => {}
         () = fleet.any_ended() => error!("A worker ended by itself"),
     }
-    fleet.stop()
+    notify::tell("STOPPING=1");
+    helpers.shutdown().await;
+    // The last records are written once no worker is left to report.
+    let stopped = fleet.stop();
+    while tasks.join_next().await.is_some() {}
+    stopped
 }
 
 /// The worker threads, owned.
@@ -115,7 +177,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(listeners: Vec<(Listeners, SecureListeners)>, blueprint: &Blueprint) -> anyhow::Result<Self> {
+    fn start(
+        listeners: Vec<(Listeners, SecureListeners)>,
+        blueprint: &Blueprint,
+        reporter: Reporter,
+    ) -> anyhow::Result<Self> {
         let (sender, ended) = mpsc::channel(1);
         let exchange = Exchange::new(listeners.len());
         let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
@@ -134,6 +200,7 @@ impl Fleet {
                 buffers: blueprint.buffers,
                 number: index,
                 exchange: exchange.clone(),
+                reporter: reporter.clone(),
             };
             let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
             let notice = EndNotice(sender.clone());
@@ -146,6 +213,11 @@ impl Fleet {
             fleet.metrics.push(metrics);
         }
         Ok(fleet)
+    }
+
+    fn crew(&self) -> Crew {
+        let handles = self.threads.iter().map(|(handle, _)| handle.clone()).collect();
+        Crew::new(handles, self.metrics.clone().into())
     }
 
     async fn any_ended(&mut self) {
@@ -179,9 +251,9 @@ impl Drop for EndNotice {
     }
 }
 
-/// What all workers' state machines are made from.
+/// What all workers' state machines are made from, now and after the configuration has changed.
 #[derive(Debug)]
-struct Blueprint {
+pub struct Blueprint {
     turn: turn::Config,
     authenticator: Authenticator,
     policy: PeerPolicy,
@@ -193,6 +265,10 @@ struct Blueprint {
     buffers: Buffers,
     secure: SecureConfig,
     dtls: Option<DtlsParts>,
+    nonces: NonceKey,
+    serials: Serials,
+    /// What no client may reach.
+    listeners: Vec<SocketAddr>,
 }
 
 impl Blueprint {
@@ -203,20 +279,9 @@ impl Blueprint {
         discovery: Discovery,
     ) -> anyhow::Result<Self> {
         let started = clock::now();
-        let ips = [
-            addresses.relay_v4.map(IpAddr::V4),
-            addresses.relay_v6.map(IpAddr::V6),
-            addresses.external_v4.map(IpAddr::V4),
-            addresses.external_v6.map(IpAddr::V6),
-        ];
         let own_relays = OwnRelays::default();
-        let policy = PeerPolicy::new(peer::Config {
-            allow: config.allow_peers.clone(),
-            deny: config.deny_peers.clone(),
-            listeners,
-            own: ips.into_iter().flatten().collect(),
-            relays: own_relays.clone(),
-        });
+        let nonces = NonceKey::new(&mut system_rng()?, started);
+        let policy = peer_policy(config, &addresses, &listeners, &own_relays);
         Ok(Self {
             turn: turn::Config {
                 addresses,
@@ -225,10 +290,7 @@ impl Blueprint {
                 classic_stun: config.classic_stun,
                 discovery,
             },
-            authenticator: Authenticator::new(
-                config.auth.clone(),
-                NonceKey::new(&mut system_rng()?, started),
-            ),
+            authenticator: Authenticator::new(config.auth.clone(), nonces.clone()),
             policy,
             budget: UnauthenticatedBudget::new(config.unauthenticated_rate, started),
             quota: Quota::new(config.user_limits),
@@ -238,6 +300,9 @@ impl Blueprint {
             buffers: config.buffers,
             secure: config.secure.clone(),
             dtls: dtls_parts(&config.secure)?,
+            nonces,
+            serials: Serials::default(),
+            listeners,
         })
     }
 
@@ -250,6 +315,30 @@ impl Blueprint {
         }
     }
 
+    /// Goes by another configuration, as far as that can be while it runs.
+    pub fn follow(&mut self, before: &Config, config: &Config) -> Quota {
+        self.authenticator = Authenticator::new(config.auth.clone(), self.nonces.clone());
+        self.policy = peer_policy(config, &self.turn.addresses, &self.listeners, &self.own_relays);
+        if config.unauthenticated_rate != before.unauthenticated_rate {
+            self.budget = UnauthenticatedBudget::new(config.unauthenticated_rate, clock::now());
+        }
+        self.quota = self.quota.with_defaults(config.user_limits);
+        (self.turn.channels, self.turn.classic_stun) = (config.channels, config.classic_stun);
+        self.quota.clone()
+    }
+
+    /// What one worker goes by.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            authenticator: self.authenticator.clone(),
+            budget: self.budget.clone(),
+            policy: self.policy.clone(),
+            channels: self.turn.channels,
+            classic_stun: self.turn.classic_stun,
+        }
+    }
+
     fn server(&self, metrics: Arc<WorkerMetrics>) -> anyhow::Result<Server<StdRng>> {
         let parts = Parts {
             authenticator: self.authenticator.clone(),
@@ -258,7 +347,38 @@ impl Blueprint {
             metrics,
             rng: system_rng()?,
         };
-        Ok(Server::new(self.turn.clone(), parts))
+        Ok(Server::new(self.turn.clone(), parts).with_serials(self.serials.clone()))
+    }
+}
+
+fn peer_policy(
+    config: &Config,
+    addresses: &Addresses,
+    listeners: &[SocketAddr],
+    own_relays: &OwnRelays,
+) -> PeerPolicy {
+    let bound = [addresses.relay_v4.map(IpAddr::V4), addresses.relay_v6.map(IpAddr::V6)];
+    PeerPolicy::new(peer::Config {
+        allow: config.allow_peers.clone(),
+        deny: config.deny_peers.clone(),
+        listeners: listeners.to_vec(),
+        own: bound.into_iter().flatten().chain(addresses.advertised_ips()).collect(),
+        relays: own_relays.clone(),
+    })
+}
+
+/// Asks again what the world calls us, if we were told to ask.
+fn recheck(config: &Config, addresses: &Addresses) -> impl Future<Output = ()> + Send + 'static + use<> {
+    let servers = config.external_ip_servers.clone();
+    let known: Vec<_> = match config.external_ips.contains(&ExternalIp::Auto) {
+        true => addresses.pairs().collect(),
+        false => Vec::new(),
+    };
+    async move {
+        match known.is_empty() {
+            true => std::future::pending().await,
+            false => external::watch(servers, known).await,
+        }
     }
 }
 
@@ -291,24 +411,37 @@ fn system_rng() -> anyhow::Result<StdRng> {
 }
 
 /// What was configured, else the address a listener has, else the one this machine would reach the world from.
-fn relay_addresses(config: &Config, listeners: &[SocketAddr]) -> anyhow::Result<Addresses> {
+async fn relay_addresses(config: &Config, listeners: &[SocketAddr]) -> anyhow::Result<Addresses> {
     let relay_ips = if config.relay_ips.is_empty() {
         [true, false].into_iter().filter_map(|is_v4| default_relay_ip(listeners, is_v4)).collect()
     } else {
         config.relay_ips.clone()
     };
-    let addresses = Addresses {
-        relay_v4: relay_ips.iter().find_map(as_v4),
-        relay_v6: relay_ips.iter().find_map(as_v6),
-        external_v4: config.external_ips.iter().find_map(as_v4),
-        external_v6: config.external_ips.iter().find_map(as_v6),
-        ports: config.relay_ports.clone(),
-    };
     if relay_ips.is_empty() {
         bail!("no address for relay sockets: this machine has no route out; set --relay-ip");
     }
-    info!(?relay_ips, external_ips = ?config.external_ips, ports = ?config.relay_ports, "Relaying");
-    Ok(addresses)
+    let external_ips = external_ips(config, &relay_ips).await?;
+    info!(?relay_ips, ?external_ips, ports = ?config.relay_ports, "Relaying");
+    Ok(Addresses {
+        relay_v4: relay_ips.iter().find_map(as_v4),
+        relay_v6: relay_ips.iter().find_map(as_v6),
+        external_v4: external_ips.iter().find_map(as_v4),
+        external_v6: external_ips.iter().find_map(as_v6),
+        ports: config.relay_ports.clone(),
+    })
+}
+
+/// What was configured, and where it was not but is to be found out, what STUN servers say.
+async fn external_ips(config: &Config, relay_ips: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+    let mut external_ips: Vec<_> = config.external_ips.iter().filter_map(|ip| ip.known()).collect();
+    if config.external_ips.contains(&ExternalIp::Auto) {
+        for relay_ip in relay_ips {
+            if !external_ips.iter().any(|ip| ip.is_ipv4() == relay_ip.is_ipv4()) {
+                external_ips.push(external::ask(&config.external_ip_servers, *relay_ip).await?);
+            }
+        }
+    }
+    Ok(external_ips)
 }
 
 fn default_relay_ip(listeners: &[SocketAddr], is_v4: bool) -> Option<IpAddr> {
@@ -336,11 +469,5 @@ fn as_v6(ip: &IpAddr) -> Option<Ipv6Addr> {
     match ip {
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) => Some(*v6),
-    }
-}
-
-fn warn_about(config: &Config) {
-    if !config.auth.knows_anybody() {
-        warn!("No --user and no --auth-secret: STUN is served, every TURN request is refused");
     }
 }

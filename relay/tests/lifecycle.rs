@@ -37,7 +37,7 @@ fn bad_configuration_is_one_message_per_mistake_and_exit_64() {
 
 #[test]
 fn a_flag_for_something_it_cannot_do_is_refused() {
-    for flag in ["--tls-listen=127.0.0.1:1", "--alternate-listen=127.0.0.1:1", "--admin-listen=127.0.0.1:1"] {
+    for flag in ["--tls-listen=127.0.0.1:1", "--alternate-listen=127.0.0.1:1"] {
         let output = relay(&[flag]);
         assert_eq!(output.status.code(), Some(64), "{flag}");
         assert!(!output.stderr.is_empty());

@@ -13,7 +13,10 @@ mod hostile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod operation;
+#[cfg(test)]
 mod parity;
+#[cfg(test)]
 mod relaying;
 #[cfg(test)]
 mod secure;

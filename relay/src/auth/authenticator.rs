@@ -191,6 +191,12 @@ impl Authenticator {
         }
     }
 
+    /// What a listener's clients authenticate for.
+    #[must_use]
+    pub fn realm_name(&self, listener: SocketAddr) -> &str {
+        &realm_at(&self.default_realm, &self.other_realms, listener).name
+    }
+
     /// What to ask about the sender of a request that is `NotYetKnown`.
     #[must_use]
     pub fn query(&self, ends: Ends, message: &Message<'_>) -> Option<Query> {

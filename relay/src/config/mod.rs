@@ -7,26 +7,31 @@ mod parse;
 mod raw;
 mod realm;
 mod secure;
+mod written;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use ipnet::IpNet;
 
+use crate::admin::AdminToken;
 use crate::auth;
 use crate::credential::Kind;
 use crate::io::{Buffers, Plane};
 use crate::policy::Limits;
 use crate::turn::{ChannelRange, ClassicStun};
+use crate::usage;
 use parse::Parser as FieldParser;
 use raw::Raw;
 use realm::RawRealm;
 pub use realm::{jwt_key_parts, oauth_key};
 pub use secure::SecureConfig;
+pub use written::{Difference, Written};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -37,6 +42,24 @@ pub struct Args {
     #[command(subcommand)]
     pub verb: Option<Verb>,
 
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub sources: Sources,
+}
+
+/// What else it can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Say every mistake in the configuration, or what is in force and what looks wrong about it
+    Check(Box<Sources>),
+    /// Make a credential, for trying things out and for scripts
+    #[command(subcommand)]
+    Credential(Kind),
+}
+
+/// Where the configuration is: it can be read again.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Sources {
     /// TOML file whose keys are these flags without the dashes in front.
     #[arg(long, env = "FARCALL_RELAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -45,12 +68,33 @@ pub struct Args {
     overrides: Raw,
 }
 
-/// What else it can do.
-#[derive(Debug, clap::Subcommand)]
-pub enum Verb {
-    /// Make a credential, for trying things out and for scripts
-    #[command(subcommand)]
-    Credential(Kind),
+/// What the world calls a relay address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExternalIp {
+    /// This.
+    Known(IpAddr),
+    /// To be found out.
+    Auto,
+}
+
+impl ExternalIp {
+    /// The address, if it was given.
+    #[must_use]
+    pub fn known(self) -> Option<IpAddr> {
+        match self {
+            Self::Known(ip) => Some(ip),
+            Self::Auto => None,
+        }
+    }
+}
+
+/// Where the operator's service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminListen {
+    /// At an address.
+    Tcp(SocketAddr),
+    /// In the file system.
+    Unix(PathBuf),
 }
 
 /// How log lines look.
@@ -76,7 +120,9 @@ pub struct Config {
     /// Where relay sockets are bound, at most one of each family; none, from the listeners.
     pub relay_ips: Vec<IpAddr>,
     /// What the world calls those.
-    pub external_ips: Vec<IpAddr>,
+    pub external_ips: Vec<ExternalIp>,
+    /// Who is asked what that is.
+    pub external_ip_servers: Vec<String>,
     /// Ports of relay sockets.
     pub relay_ports: RangeInclusive<u16>,
     /// Peers allowed although the default list refuses them.
@@ -101,10 +147,20 @@ pub struct Config {
     pub classic_stun: ClassicStun,
     /// Where metrics are served.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where the operator's service is.
+    pub admin_listen: Option<AdminListen>,
+    /// What the operator must say there.
+    pub admin_token: Option<AdminToken>,
+    /// How long allocations may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Where records of ended allocations go.
+    pub usage_log: Option<usage::Destination>,
     /// What is logged, in the syntax of `RUST_LOG`.
     pub log: String,
     /// How it looks.
     pub log_format: LogFormat,
+    /// What was written of all that.
+    pub written: Written,
 }
 
 /// Every mistake, one a line.
@@ -130,14 +186,27 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads the file the arguments name, if any, and lets them override it.
     pub fn load(args: Args) -> Result<Self, ConfigError> {
-        let file = args.config.as_deref().map(read_file).transpose()?;
-        Self::try_from(args.overrides.or(file.unwrap_or_default()))
+        args.sources.read()
     }
 
     /// Reads a configuration from the text of a file alone.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let raw = toml::from_str::<Raw>(text).map_err(|error| ConfigError(vec![error.to_string()]))?;
         Self::try_from(raw)
+    }
+}
+
+impl Sources {
+    /// Reads everything there is now.
+    pub fn read(&self) -> Result<Config, ConfigError> {
+        let file = self.config.as_deref().map(read_file).transpose()?;
+        Config::try_from(self.overrides.clone().or(file.unwrap_or_default()))
+    }
+
+    /// The file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 }
 
@@ -169,7 +238,7 @@ impl TryFrom<Raw> for Config {
                 },
             ),
             relay_ips: parser.list("relay-ip", raw.relay_ip, parse::relay_ip),
-            external_ips: parser.list("external-ip", raw.external_ip, parse::relay_ip),
+            external_ips: parser.list("external-ip", raw.external_ip, parse::external_ip),
             relay_ports: parser
                 .one("relay-ports", raw.relay_ports, parse::port_range)
                 .unwrap_or(49152..=65535),
@@ -207,18 +276,51 @@ impl TryFrom<Raw> for Config {
                 Some(false) | None => ClassicStun::Silent,
             },
             metrics_listen: parser.one("metrics-listen", raw.metrics_listen, parse::from_str),
+            external_ip_servers: parser.list(
+                "external-ip-server",
+                raw.external_ip_server,
+                parse::host_and_port,
+            ),
+            admin_listen: parser.one("admin-listen", raw.admin_listen, parse::admin_listen),
+            admin_token: parser.one("admin-token", raw.admin_token, parse::token),
+            drain_timeout: parser.one("drain-timeout", raw.drain_timeout, parse::seconds).unwrap_or_default(),
+            usage_log: parser.one("usage-log", raw.usage_log, parse::usage_log),
             log: parser.one("log", raw.log, parse::log_filter).unwrap_or_else(|| "info".into()),
             log_format: parser
                 .one("log-format", raw.log_format, parse::log_format)
                 .unwrap_or(LogFormat::Text),
+            written: Written::default(),
         };
-        let config = config.with_default_listener();
+        let mut config = config.with_default_listener();
+        config.written = std::mem::take(&mut parser.written);
         config.check_across(&mut parser);
         parser.finish(config)
     }
 }
 
 impl Config {
+    /// Takes over what can change while it runs; all else stays as it was when sockets and threads were made.
+    pub fn adopt(&mut self, new: Self) {
+        let Self {
+            auth,
+            allow_peers,
+            deny_peers,
+            user_limits,
+            unauthenticated_rate,
+            channels,
+            classic_stun,
+            drain_timeout,
+            log,
+            written,
+            ..
+        } = new;
+        self.written.adopt(&written);
+        (self.auth, self.allow_peers, self.deny_peers) = (auth, allow_peers, deny_peers);
+        (self.user_limits, self.unauthenticated_rate) = (user_limits, unauthenticated_rate);
+        (self.channels, self.classic_stun) = (channels, classic_stun);
+        (self.drain_timeout, self.log) = (drain_timeout, log);
+    }
+
     fn with_default_listener(mut self) -> Self {
         if self.listen.is_empty() {
             self.listen.push(SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)));
@@ -228,7 +330,8 @@ impl Config {
 
     /// What no field can know alone.
     fn check_across(&self, parser: &mut FieldParser) {
-        for (key, ips) in [("relay-ip", &self.relay_ips), ("external-ip", &self.external_ips)] {
+        let external_ips: Vec<_> = self.external_ips.iter().filter_map(|ip| ip.known()).collect();
+        for (key, ips) in [("relay-ip", &self.relay_ips), ("external-ip", &external_ips)] {
             for is_v4 in [true, false] {
                 if ips.iter().filter(|ip| ip.is_ipv4() == is_v4).count() > 1 {
                     let family = if is_v4 { "IPv4" } else { "IPv6" };
@@ -237,6 +340,18 @@ impl Config {
             }
         }
         self.check_alternates(parser);
+        if self.external_ips.contains(&ExternalIp::Auto) && self.external_ip_servers.is_empty() {
+            parser.mistake("external-ip", "auto wants an --external-ip-server to ask");
+        }
+        if let Some(AdminListen::Tcp(address)) = self.admin_listen
+            && !address.ip().is_loopback()
+            && self.admin_token.is_none()
+        {
+            parser.mistake(
+                "admin-listen",
+                format_args!("{address} is not a loopback address: set an --admin-token"),
+            );
+        }
         for (at, address) in self.listen.iter().enumerate() {
             if address.port() != 0 && self.listen.iter().take(at).any(|before| before == address) {
                 parser.mistake("listen", format_args!("{address} comes twice"));

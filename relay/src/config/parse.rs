@@ -6,15 +6,19 @@ use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, LogFormat};
+use super::written::{self, Written};
+use super::{AdminListen, ConfigError, ExternalIp, LogFormat};
+use crate::admin::AdminToken;
 use crate::auth::{JwtAlgorithm, StaticUser, opaque_string};
 use crate::io::Plane;
+use crate::usage;
 
 /// What is wrong with one value.
 pub(super) type Mistake = Box<dyn Error>;
@@ -22,6 +26,7 @@ pub(super) type Mistake = Box<dyn Error>;
 /// Reads values by key and remembers what is wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
+    pub(super) written: Written,
     mistakes: Vec<String>,
 }
 
@@ -57,7 +62,8 @@ impl Parser {
     }
 
     fn read<T>(&mut self, key: &str, text: &str, read: impl Fn(&str) -> Result<T, Mistake>) -> Option<T> {
-        let is_secret = SECRETS.contains(&key.rsplit('.').next().unwrap_or(key));
+        self.written.note(key, text);
+        let is_secret = written::is_secret(key);
         read(text)
             .inspect_err(|error| match is_secret {
                 true => self.mistake(key, error),
@@ -66,9 +72,6 @@ impl Parser {
             .ok()
     }
 }
-
-/// Keys whose values are nobody's business, be they wrong.
-const SECRETS: [&str; 5] = ["user", "auth-secret", "oauth-key", "jwt-key", "jwt-secret"];
 
 /// Any bytes, padded or not.
 pub(super) fn base64(text: &str) -> Result<Vec<u8>, Mistake> {
@@ -122,6 +125,53 @@ pub(super) fn user(text: &str) -> Result<StaticUser, Mistake> {
 pub(super) fn relay_ip(text: &str) -> Result<IpAddr, Mistake> {
     let ip: IpAddr = text.parse()?;
     if ip.is_unspecified() || ip.is_multicast() { Err("not the address of a host".into()) } else { Ok(ip) }
+}
+
+/// An address of one host, or the word for finding it out.
+pub(super) fn external_ip(text: &str) -> Result<ExternalIp, Mistake> {
+    match text {
+        "auto" => Ok(ExternalIp::Auto),
+        _ => relay_ip(text).map(ExternalIp::Known),
+    }
+}
+
+/// An address, or `unix:` and a path.
+pub(super) fn admin_listen(text: &str) -> Result<AdminListen, Mistake> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("unix: wants a path".into()),
+        Some(path) => Ok(AdminListen::Unix(path.into())),
+        None => Ok(AdminListen::Tcp(text.parse()?)),
+    }
+}
+
+/// `HOST:PORT`, by address or by name.
+pub(super) fn host_and_port(text: &str) -> Result<String, Mistake> {
+    let (host, port) = text.rsplit_once(':').ok_or("a server is HOST:PORT")?;
+    let port: u16 = port.parse()?;
+    if host.is_empty() || port == 0 { Err("a server is HOST:PORT".into()) } else { Ok(text.to_owned()) }
+}
+
+/// Something that is not empty.
+pub(super) fn token(text: &str) -> Result<AdminToken, Mistake> {
+    match text.len() {
+        0..16 => Err("a token has at least 16 characters".into()),
+        _ => Ok(AdminToken::new(text)),
+    }
+}
+
+/// Whole seconds, up to a day.
+pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse::<u32>()?;
+    if seconds > 86_400 { Err("more than a day".into()) } else { Ok(Duration::from_secs(seconds.into())) }
+}
+
+/// Standard output or a file.
+pub(super) fn usage_log(text: &str) -> Result<usage::Destination, Mistake> {
+    match text {
+        "" => Err("a file or -".into()),
+        "-" => Ok(usage::Destination::Stdout),
+        path => Ok(usage::Destination::File(path.into())),
+    }
 }
 
 /// A network, or one address.

@@ -7,7 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use super::realm::RawRealms;
 
 /// Text as written; `None` where nothing was.
-#[derive(Default, clap::Args, serde::Deserialize)]
+#[derive(Clone, Default, clap::Args, serde::Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(super) struct Raw {
     /// Address for STUN and TURN over UDP and TCP; repeat for more [default: 0.0.0.0:3478]
@@ -144,7 +144,7 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "texts")]
     pub(super) relay_ip: Option<Vec<String>>,
 
-    /// What the world calls the relay address of the same family, behind a one-to-one NAT
+    /// What the world calls the relay address of the same family, behind a one-to-one NAT; auto to ask --external-ip-server
     #[arg(long, env = "FARCALL_RELAY_EXTERNAL_IP", value_delimiter = ',', value_name = "IP")]
     #[serde(deserialize_with = "texts")]
     pub(super) external_ip: Option<Vec<String>>,
@@ -229,6 +229,31 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) metrics_listen: Option<String>,
 
+    /// STUN servers that --external-ip auto asks; repeat for more
+    #[arg(long, env = "FARCALL_RELAY_EXTERNAL_IP_SERVER", value_delimiter = ',', value_name = "HOST:PORT")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) external_ip_server: Option<Vec<String>>,
+
+    /// Address of the operator's gRPC service, or unix:PATH [default: none]
+    #[arg(long, env = "FARCALL_RELAY_ADMIN_LISTEN", value_name = "ADDR")]
+    #[serde(deserialize_with = "text")]
+    pub(super) admin_listen: Option<String>,
+
+    /// What the operator says as `authorization: Bearer TOKEN`; wanted on every address but loopback and unix:
+    #[arg(long, env = "FARCALL_RELAY_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[serde(deserialize_with = "text")]
+    pub(super) admin_token: Option<String>,
+
+    /// How long allocations may go on after SIGTERM, in seconds [default: 0]
+    #[arg(long, env = "FARCALL_RELAY_DRAIN_TIMEOUT", value_name = "SECONDS")]
+    #[serde(deserialize_with = "text")]
+    pub(super) drain_timeout: Option<String>,
+
+    /// File for a JSON line about each ended allocation, or - for stdout [default: none]
+    #[arg(long, env = "FARCALL_RELAY_USAGE_LOG", value_name = "FILE")]
+    #[serde(deserialize_with = "text")]
+    pub(super) usage_log: Option<String>,
+
     /// What to log, in the syntax of RUST_LOG, which also sets it [default: info]
     #[arg(long, env = "FARCALL_RELAY_LOG", value_name = "FILTER")]
     #[serde(deserialize_with = "text")]
@@ -282,6 +307,11 @@ impl Raw {
             rfc5766_channels: self.rfc5766_channels.or(file.rfc5766_channels),
             classic_stun: self.classic_stun.or(file.classic_stun),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
+            external_ip_server: self.external_ip_server.or(file.external_ip_server),
+            admin_listen: self.admin_listen.or(file.admin_listen),
+            admin_token: self.admin_token.or(file.admin_token),
+            drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            usage_log: self.usage_log.or(file.usage_log),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
         }

@@ -21,6 +21,7 @@ use crate::stun::{ChannelData, ChannelNumber, channel_data};
 use crate::turn::{
     Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server, Transport,
 };
+use crate::usage::Reporter;
 use crate::webhook::{Asker, Webhooks};
 
 /// A listening socket, and the address clients know it by.
@@ -84,6 +85,7 @@ pub(super) struct Engine<R> {
     pub(super) most_allocations: usize,
     /// Who is asked about users that are not known here.
     pub(super) lookups: Option<Lookups>,
+    pub(super) reporter: Reporter,
     /// The time of this turn of the loop: nothing here needs a better one, and asking costs.
     pub(super) now: Now,
 }
@@ -143,7 +145,7 @@ impl<R: CryptoRng> Engine<R> {
     fn handle_peer_bytes(&mut self, allocation: AllocationId, from: PeerAddr, data: &[u8]) {
         match self.routes.to_client(allocation, from) {
             Some((flow, channel)) => {
-                if self.may_relay(allocation, data.len()) {
+                if self.may_relay(allocation, Direction::ToClient, data.len()) {
                     self.forward_to_client(flow, channel, data);
                 }
             }
@@ -271,7 +273,7 @@ impl<R: CryptoRng> Engine<R> {
             match action {
                 Action::Respond { flow, message } => self.send_to_client(flow, &message, None),
                 Action::SendToClient { allocation, flow, message, data_bytes } => {
-                    if self.may_relay(allocation, data_bytes) {
+                    if self.may_relay(allocation, Direction::ToClient, data_bytes) {
                         self.send_to_client(flow, &message, Some(data_bytes));
                     }
                 }
@@ -285,6 +287,7 @@ impl<R: CryptoRng> Engine<R> {
                 Action::CloseRelay { allocation } => {
                     // What it still has to send goes first.
                     self.flush();
+                    self.report_ended(allocation);
                     self.relays.close(allocation);
                 }
                 Action::LookUp(question) => {
@@ -365,7 +368,7 @@ impl<R: CryptoRng> Engine<R> {
         data: &[u8],
         fragmentation: Fragmentation,
     ) {
-        if !self.may_relay(allocation, data.len()) {
+        if !self.may_relay(allocation, Direction::ToPeer, data.len()) {
             return;
         }
         if let Some((worker, from)) = self.relays.beside(allocation, peer) {
@@ -447,12 +450,21 @@ impl<R: CryptoRng> Engine<R> {
 
     /// Whether the allocation's user may relay so much now. Every relayed datagram passes here once, whichever way
     /// and by whichever path it goes.
-    fn may_relay(&self, allocation: AllocationId, data_bytes: usize) -> bool {
-        let is_within = self.relays.may_relay(self.now.instant, allocation, data_bytes);
+    fn may_relay(&mut self, allocation: AllocationId, direction: Direction, data_bytes: usize) -> bool {
+        let is_within = self.relays.may_relay(self.now.instant, allocation, direction, data_bytes);
         if !is_within {
             self.metrics.dropped(DropReason::UserLimit);
         }
         is_within
+    }
+
+    /// Says how an allocation was, while its relay still knows what went through.
+    fn report_ended(&mut self, allocation: AllocationId) {
+        let traffic = self.relays.traffic(allocation);
+        if let Some(departure) = self.server.poll_departure(allocation) {
+            let realm = self.server.realm(departure.summary.flow.server);
+            self.reporter.report(self.now, departure, realm, traffic, &self.metrics);
+        }
     }
 
     /// Takes a connection in.

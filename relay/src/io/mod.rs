@@ -7,6 +7,7 @@
 mod backlog;
 mod batch;
 mod carrier;
+mod command;
 mod dtls;
 mod engine;
 mod exchange;
@@ -23,6 +24,7 @@ mod token;
 mod worker;
 
 pub use batch::{Arrival, Batch, Plane, Readiness};
+pub use command::{Command, Count, Listed, Traffic, Wanted, Whose};
 pub use dtls::DtlsParts;
 pub use exchange::Exchange;
 pub use listeners::{BindError, Buffers, Listeners};

@@ -12,9 +12,11 @@ use mio::{Interest, Registry};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use super::batch::Plane;
+use super::command::Traffic;
 use super::listeners::{Buffers, bind_relay};
 use super::token::Source;
 use crate::auth::User;
+use crate::metrics::Direction;
 use crate::policy::{Limits, Meter, OwnRelays, Quota, Reservation};
 use crate::turn::{AllocationId, PeerAddr, RelayError, RelayedAddr};
 
@@ -40,6 +42,7 @@ struct Relay {
     lost: u32,
     /// Given back when the socket closes; what its data is counted with.
     reservation: Reservation,
+    traffic: Traffic,
 }
 
 impl Relays {
@@ -80,17 +83,40 @@ impl Relays {
             self.sockets.resize_with(id.0 + 1, || None);
         }
         if let Some(slot) = self.sockets.get_mut(id.0) {
-            *slot = Some(Relay { socket, at, lost: 0, reservation });
+            *slot = Some(Relay { socket, at, lost: 0, reservation, traffic: Traffic::default() });
             self.by_address.insert(at.0, id);
             self.own.insert(at.0, self.worker);
         }
         Ok(meter)
     }
 
-    /// Whether its user may relay so much now, in either direction.
-    pub(super) fn may_relay(&self, now: Instant, id: AllocationId, bytes: usize) -> bool {
-        let relay = self.sockets.get(id.0).and_then(Option::as_ref);
-        relay.is_none_or(|relay| relay.reservation.meter().take(now, bytes))
+    /// Whether its user may relay so much now, in either direction; if so it is counted.
+    pub(super) fn may_relay(
+        &mut self,
+        now: Instant,
+        id: AllocationId,
+        direction: Direction,
+        bytes: usize,
+    ) -> bool {
+        let Some(relay) = self.sockets.get_mut(id.0).and_then(Option::as_mut) else { return true };
+        let is_within = relay.reservation.meter().take(now, bytes);
+        if is_within {
+            match direction {
+                Direction::ToPeer => relay.traffic.to_peer.add(bytes),
+                Direction::ToClient => relay.traffic.to_client.add(bytes),
+            }
+        }
+        is_within
+    }
+
+    /// What went through one.
+    pub(super) fn traffic(&self, id: AllocationId) -> Traffic {
+        self.sockets.get(id.0).and_then(Option::as_ref).map(|relay| relay.traffic).unwrap_or_default()
+    }
+
+    /// Counts new allocations in another book from now on.
+    pub(super) fn set_quota(&mut self, quota: Quota) {
+        self.quota = quota;
     }
 
     /// Closes it. A socket that is closed is no longer watched.

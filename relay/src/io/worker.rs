@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use mio::{Events, Interest, Poll, Waker};
 use rand::CryptoRng;
 
 use super::batch::{Batch, Plane, Readiness};
+use super::command::{self, Command};
 use super::dtls::{DtlsClients, DtlsParts};
 use super::engine::{Engine, Lookups, StreamState, UdpListener, Via};
 use super::exchange::Exchange;
@@ -25,10 +27,12 @@ use super::streams::{Security, Streams};
 use super::token::Source;
 use crate::certificates::Certificates;
 use crate::clock;
+use crate::crew::Unheard;
 use crate::metrics::WorkerMetrics;
 use crate::policy::{OwnRelays, Quota};
 use crate::routes::Routes;
 use crate::turn::{AllocationId, Now, Server};
+use crate::usage::Reporter;
 use crate::webhook::Webhooks;
 
 /// What a worker is made of.
@@ -56,6 +60,8 @@ pub struct WorkerParts<R> {
     pub number: usize,
     /// The way to the others' relays.
     pub exchange: Exchange,
+    /// Where it tells what ended.
+    pub reporter: Reporter,
 }
 
 /// What TLS, DTLS and proxies need.
@@ -90,16 +96,27 @@ pub struct Worker<R> {
     /// When to look for streams that keep us waiting, and for connections that could not be accepted.
     next_sweep: Instant,
     is_stopping: Arc<AtomicBool>,
+    commands: Receiver<Command>,
 }
 
-/// Stops a worker from another thread.
+/// Speaks to a worker from another thread.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     waker: Arc<Waker>,
     is_stopping: Arc<AtomicBool>,
+    commands: SyncSender<Command>,
 }
 
 impl WorkerHandle {
+    /// Has it done between two turns of the loop.
+    pub fn command(&self, command: Command) -> Result<(), Unheard> {
+        match self.commands.try_send(command) {
+            Ok(()) => self.waker.wake().map_err(|_| Unheard::Gone),
+            Err(TrySendError::Full(_)) => Err(Unheard::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(Unheard::Gone),
+        }
+    }
+
     /// Asks the worker to end. It does so within a turn of its loop.
     pub fn stop(&self) -> io::Result<()> {
         self.is_stopping.store(true, Ordering::Release);
@@ -122,7 +139,9 @@ impl<R: CryptoRng> Worker<R> {
             buffers,
             number,
             exchange,
+            reporter,
         } = parts;
+        let (sender, commands) = command::queue();
         let poll = Poll::new()?;
         let registry = poll.registry();
         let mut udp = Vec::new();
@@ -155,7 +174,11 @@ impl<R: CryptoRng> Worker<R> {
         let dtls = secure.dtls.map(|parts| DtlsClients::new(dtls_sockets, parts, Arc::clone(&metrics)));
         let waker = Arc::new(Waker::new(registry, Source::Waker.into())?);
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let handle = WorkerHandle { waker: Arc::clone(&waker), is_stopping: Arc::clone(&is_stopping) };
+        let handle = WorkerHandle {
+            waker: Arc::clone(&waker),
+            is_stopping: Arc::clone(&is_stopping),
+            commands: sender,
+        };
         let lookups = webhooks.map(|webhooks| Lookups::new(&webhooks, Arc::clone(&waker)));
         let engine = Engine {
             server,
@@ -170,12 +193,16 @@ impl<R: CryptoRng> Worker<R> {
             metrics,
             most_allocations: 0,
             lookups,
+            reporter,
             now: read_clocks(),
         };
         let next_sweep = engine.now.instant + SWEEP_INTERVAL;
         let (ready, stream_buffer) = (Ready::default(), Vec::new());
         let batch = Batch::new(plane, BATCH);
-        Ok((Self { poll, engine, tcp, ready, batch, stream_buffer, next_sweep, is_stopping }, handle))
+        Ok((
+            Self { poll, engine, tcp, ready, batch, stream_buffer, next_sweep, is_stopping, commands },
+            handle,
+        ))
     }
 
     /// Serves until it is stopped. Says how many allocations that cut off.
@@ -189,6 +216,7 @@ impl<R: CryptoRng> Worker<R> {
             }
             self.engine.post.wake_up();
             self.engine.now = read_clocks();
+            self.engine.metrics.turned();
             for event in &events {
                 self.note(event);
             }
@@ -204,10 +232,11 @@ impl<R: CryptoRng> Worker<R> {
             self.sweep();
             self.engine.finish_turn();
         }
+        let cut_off = self.engine.end_all();
         // Those who have somewhere else to go need not wait to notice.
         self.engine.streams.close_all();
         self.engine.close_dtls();
-        Ok(self.engine.server.allocation_count())
+        Ok(cut_off)
     }
 
     /// How long nothing will happen by itself.
@@ -244,6 +273,9 @@ impl<R: CryptoRng> Worker<R> {
         match source {
             Source::Waker => {
                 self.engine.take_answers();
+                while let Ok(command) = self.commands.try_recv() {
+                    self.engine.obey(command);
+                }
                 Readiness::Drained
             }
             Source::UdpListener(index) => self.serve_clients(index),

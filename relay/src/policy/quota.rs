@@ -37,6 +37,12 @@ impl Quota {
         Self { defaults, book: Arc::default() }
     }
 
+    /// The same book with other limits.
+    #[must_use]
+    pub fn with_defaults(&self, defaults: Limits) -> Self {
+        Self { defaults, book: Arc::clone(&self.book) }
+    }
+
     /// Takes a slot of this account, whose limits may be its own. `None` if it holds as many as it may.
     #[must_use]
     pub fn reserve(&self, now: Instant, account: &Arc<str>, limits: Limits) -> Option<Reservation> {

@@ -49,7 +49,15 @@ impl Addresses {
         self.ports.contains(&from.port()).then(|| PeerAddr(SocketAddr::new(external, from.port())))
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    /// What clients are told relays are at.
+    pub fn advertised_ips(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.external_v4.filter(|_| self.relay_v4.is_some()).or(self.relay_v4);
+        let v6 = self.external_v6.filter(|_| self.relay_v6.is_some()).or(self.relay_v6);
+        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6))
+    }
+
+    /// Relay addresses and what the world calls them, where that is something else.
+    pub fn pairs(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
         let v4 = self.relay_v4.zip(self.external_v4).map(|(relay, external)| (relay.into(), external.into()));
         let v6 = self.relay_v6.zip(self.external_v6).map(|(relay, external)| (relay.into(), external.into()));
         v4.into_iter().chain(v6)

@@ -14,10 +14,11 @@ use tracing::{debug, info};
 use super::allocation::{Allocation, Next, Opening, Phase};
 use super::channel::Channels;
 use super::deadlines::Expiry;
+use super::inspect::Story;
 use super::permission::Permissions;
 use super::ports::{Parity, PortSequence};
 use super::reply::Reply;
-use super::{Action, AllocationId, Now, Reject, RelayError, RelayedAddr, Server, lifetime};
+use super::{Action, Admission, AllocationId, Now, Reject, RelayError, RelayedAddr, Server, lifetime};
 use crate::auth::Credential;
 use crate::policy::Meter;
 use crate::stun::{AttributeType, Message};
@@ -140,6 +141,9 @@ impl<R: CryptoRng> Server<R> {
             return Err(Reject::Unauthenticated);
         }
         check_transport(message)?;
+        if self.admission == Admission::Closed {
+            return Err(Reject::InsufficientCapacity);
+        }
         let wish = Wish::of(message)?;
         let granted = self.config.lifetimes.grant(lifetime::requested(message)?);
         let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
@@ -188,6 +192,7 @@ impl<R: CryptoRng> Server<R> {
             channels: Channels::default(),
             held: None,
             refused,
+            story: None,
         });
         self.clients.add(flow, id);
         self.request_relay(id, port);
@@ -288,6 +293,7 @@ impl<R: CryptoRng> Server<R> {
             channels: Channels::default(),
             held: None,
             refused: None,
+            story: None,
         });
         self.request_relay(id, relayed.port());
     }
@@ -391,10 +397,12 @@ impl<R: CryptoRng> Server<R> {
         let (granted, relayed, flow) = (allocation.granted, allocation.relayed, allocation.flow);
         let expires_at = now + granted;
         allocation.phase = Phase::Open { expires_at };
+        let serial = self.serials.draw();
+        allocation.story = Some(Story::begin(serial, now));
         self.deadlines.renew(Expiry::Allocation(id), None, expires_at);
         self.parts.metrics.allocation_created();
-        info!(allocation = id.0, transport = ?flow.transport, lifetime = ?granted, "Allocation created");
-        debug!(allocation = id.0, client = %flow.client, %relayed, user = %allocation.credential.user.name, "Allocation belongs to");
+        info!(allocation = %serial, transport = ?flow.transport, lifetime = ?granted, "Allocation created");
+        debug!(allocation = %serial, client = %flow.client, %relayed, user = %allocation.credential.user.name, "Allocation belongs to");
     }
 
     /// The success response of an Allocate, the first or a retransmitted one.

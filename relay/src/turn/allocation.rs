@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::allocate::{Family, ReservationToken};
 use super::channel::Channels;
+use super::inspect::Story;
 use super::permission::Permissions;
 use super::ports::PortSequence;
 use super::reply::Reply;
@@ -32,6 +33,8 @@ pub(super) struct Allocation {
     pub(super) held: Option<ReservationToken>,
     /// Why there is none of the other address family, if the client wanted both.
     pub(super) refused: Option<(Family, Reject)>,
+    /// What the operator is told of it, once it lives.
+    pub(super) story: Option<Story>,
 }
 
 #[derive(Debug)]

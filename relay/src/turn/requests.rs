@@ -10,7 +10,9 @@ use super::allocation::{Allocation, Phase};
 use super::channel::BindError;
 use super::deadlines::Expiry;
 use super::reply::Reply;
-use super::{Action, AllocationId, FiveTuple, Fragmentation, Now, PeerAddr, Reject, Server, lifetime};
+use super::{
+    Action, AllocationId, EndReason, FiveTuple, Fragmentation, Now, PeerAddr, Reject, Server, lifetime,
+};
 use crate::auth::{Credential, Refusal};
 use crate::metrics::DropReason;
 use crate::stun::{AttributeType, ChannelNumber, Message, Method, address, u16_at};
@@ -114,7 +116,7 @@ impl<R: CryptoRng> Server<R> {
         let requested = lifetime::requested(message)?;
         let granted = match requested {
             Some(requested) if requested.is_zero() => {
-                meant.into_iter().for_each(|id| self.delete(id));
+                meant.into_iter().for_each(|id| self.delete(id, EndReason::Released));
                 self.ended.note(now.instant, reply.flow, reply.transaction_id);
                 requested
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use farcall_proto::turn_credentials::UnixTime;
 use rand::CryptoRng;
 use slab::Slab;
-use tracing::{debug, info, trace};
+use tracing::{debug, trace};
 
 use super::allocate::ReservationToken;
 use super::allocation::{Allocation, Phase};
@@ -18,8 +18,8 @@ use super::ended::Ended;
 use super::lookups::Waiting;
 use super::reply::Reply;
 use super::{
-    Action, Addresses, AllocationId, ChannelRange, Discovery, FiveTuple, Fragmentation, Lifetimes, PeerAddr,
-    Reject, Transport,
+    Action, Addresses, Admission, AllocationId, ChannelRange, Departure, Discovery, EndReason, FiveTuple,
+    Fragmentation, Lifetimes, PeerAddr, Reject, Serials, Transport,
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
@@ -90,6 +90,9 @@ pub struct Server<R> {
     pub(super) deadlines: Deadlines,
     pub(super) waiting: Waiting,
     actions: VecDeque<Action>,
+    pub(super) serials: Serials,
+    pub(super) admission: Admission,
+    pub(super) departures: VecDeque<Departure>,
 }
 
 impl<R: CryptoRng> Server<R> {
@@ -106,6 +109,9 @@ impl<R: CryptoRng> Server<R> {
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
             actions: VecDeque::new(),
+            serials: Serials::default(),
+            admission: Admission::default(),
+            departures: VecDeque::new(),
         }
     }
 
@@ -148,7 +154,7 @@ impl<R: CryptoRng> Server<R> {
     pub fn handle_flow_closed(&mut self, flow: FiveTuple) {
         self.waiting.forget(flow);
         for allocation in self.clients.all(flow) {
-            self.delete(allocation);
+            self.delete(allocation, EndReason::Disconnected);
         }
     }
 
@@ -158,7 +164,7 @@ impl<R: CryptoRng> Server<R> {
             match expiry {
                 Expiry::Channel(allocation, channel) => self.unbind(allocation, channel),
                 Expiry::Permission(allocation, peer) => self.revoke(allocation, peer),
-                Expiry::Allocation(allocation) => self.delete(allocation),
+                Expiry::Allocation(allocation) => self.delete(allocation, EndReason::Expired),
             }
         }
     }
@@ -271,7 +277,8 @@ impl<R: CryptoRng> Server<R> {
     }
 
     /// Ends an allocation and all that goes with it.
-    pub(super) fn delete(&mut self, id: AllocationId) {
+    pub(super) fn delete(&mut self, id: AllocationId, reason: EndReason) {
+        let departure = self.allocations.get(id.0).and_then(Allocation::summary);
         let Some(allocation) = self.allocations.try_remove(id.0) else { return };
         self.clients.remove(allocation.flow, id);
         for (channel, binding) in allocation.channels.iter() {
@@ -292,8 +299,8 @@ impl<R: CryptoRng> Server<R> {
             Phase::Opening(_) => {}
             Phase::Held { token, .. } => drop(self.held_ports.remove(&token)),
             Phase::Open { .. } => {
-                self.parts.metrics.allocations.subtract(1);
-                info!(allocation = id.0, "Allocation ended");
+                self.parts.metrics.allocation_ended(reason);
+                self.departures.extend(departure.map(|summary| Departure { summary, reason }));
             }
         }
     }
@@ -304,6 +311,9 @@ impl<R: CryptoRng> Server<R> {
         let before = allocation.permissions.renew(peer, now);
         self.deadlines.renew(Expiry::Permission(id, peer), before, now + super::permission::LIFETIME);
         if before.is_none() {
+            if let Some(story) = &mut allocation.story {
+                story.peers = story.peers.saturating_add(1);
+            }
             for (channel, peer) in allocation.channels.at(peer) {
                 let peer = self.config.addresses.on_the_wire(peer);
                 self.actions.push_back(Action::InstallRoute(allocation.route(channel, peer)));
@@ -322,7 +332,7 @@ impl<R: CryptoRng> Server<R> {
         }
     }
 
-    fn revoke(&mut self, id: AllocationId, peer: IpAddr) {
+    pub(super) fn revoke(&mut self, id: AllocationId, peer: IpAddr) {
         let Some(allocation) = self.allocations.get_mut(id.0) else { return };
         allocation.permissions.remove(peer);
         for (channel, peer) in allocation.channels.at(peer) {

@@ -314,7 +314,8 @@ impl World {
 
     /// How often this was counted.
     pub(super) fn counted(&self, sample: &str) -> u64 {
-        let page = crate::metrics::render(&[Arc::clone(&self.metrics)]);
+        let page =
+            crate::metrics::render(&[Arc::clone(&self.metrics)], &crate::metrics::ProcessMetrics::default());
         let line = page.lines().find(|line| line.starts_with(&format!("farcall_relay_{sample} "))).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }

@@ -6,7 +6,7 @@ mod process;
 
 pub(crate) use certificate::Certificate;
 pub(crate) use client::{Attributes, Client, udp, udp_and};
-pub(crate) use process::{Relay, coturn_tool};
+pub(crate) use process::{Relay, coturn_tool, until};
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;

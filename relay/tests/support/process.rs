@@ -20,6 +20,7 @@ pub(crate) struct Relay {
     alternate: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     dtls: Option<SocketAddr>,
+    admin: Option<String>,
 }
 
 impl Relay {
@@ -54,7 +55,8 @@ impl Relay {
         let metrics = address(&ready["ready"]["metrics"]).expect("a metrics address");
         let alternate = address(&ready["ready"]["alternate"][0]);
         let (tls, dtls) = (address(&ready["ready"]["tls"][0]), address(&ready["ready"]["dtls"][0]));
-        Self { child, address: udp, metrics, alternate, tls, dtls }
+        let admin = ready["ready"]["admin"].as_str().map(str::to_owned);
+        Self { child, address: udp, metrics, alternate, tls, dtls, admin }
     }
 
     pub(crate) fn port(&self) -> String {
@@ -72,6 +74,11 @@ impl Relay {
 
     pub(crate) fn dtls(&self) -> SocketAddr {
         self.dtls.expect("a DTLS address")
+    }
+
+    /// Where the operator's service is.
+    pub(crate) fn admin(&self) -> &str {
+        self.admin.as_deref().expect("an operator's service")
     }
 
     pub(crate) fn metrics_address(&self) -> SocketAddr {
@@ -164,4 +171,16 @@ pub(crate) fn coturn_tool(name: &str) -> Command {
     let file: PathBuf =
         found.unwrap_or_else(|| panic!("{name} is missing: install Debian's package `coturn`"));
     Command::new(file)
+}
+
+/// Asks until there is an answer.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = farcall_relay::clock::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < DEADLINE, "no {what} in time");
+        thread::yield_now();
+    }
 }

@@ -1,0 +1,130 @@
+//! The operator's service over gRPC: what `proto/farcall/relay/v1/admin.proto` promises, on top of [`Crew`].
+//!
+//! It listens only where it was told to, and away from this machine only for whoever has the token.
+
+mod convert;
+mod service;
+mod token;
+mod unix;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use farcall_proto::relay::v1::relay_admin_service_server::RelayAdminServiceServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tracing::warn;
+
+pub use service::Service;
+pub use token::AdminToken;
+pub use unix::listen_privately;
+
+use crate::config::AdminListen;
+use crate::operate::Readiness;
+
+/// A socket for the operator.
+#[derive(Debug)]
+pub enum Listener {
+    /// At an address.
+    Tcp(TcpListener, SocketAddr),
+    /// In the file system, for this user alone.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Opens it.
+    pub async fn bind(at: &AdminListen) -> io::Result<Self> {
+        match at {
+            AdminListen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await?;
+                let address = listener.local_addr()?;
+                Ok(Self::Tcp(listener, address))
+            }
+            AdminListen::Unix(path) => {
+                let listener = UnixListener::from_std(listen_privately(path)?)?;
+                Ok(Self::Unix(listener, path.clone()))
+            }
+        }
+    }
+
+    /// Where it is, as the flag names it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tcp(_, address) => address.to_string(),
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// The address, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, address) => Some(*address),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+/// Serves for as long as it is polled. Health is for everybody who gets here; the rest wants the token.
+pub async fn serve(
+    listener: Listener,
+    service: Service,
+    token: Option<AdminToken>,
+    mut readiness: watch::Receiver<Readiness>,
+) {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(farcall_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (v1, v1alpha) = match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => (v1, v1alpha),
+        (Err(error), _) | (_, Err(error)) => {
+            return warn!(%error, "The operator's service cannot describe itself");
+        }
+    };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let check = token::Check::new(token);
+    let routes = Server::builder()
+        .add_service(health)
+        .add_service(InterceptedService::new(v1, check.clone()))
+        .add_service(InterceptedService::new(v1alpha, check.clone()))
+        .add_service(InterceptedService::new(RelayAdminServiceServer::new(service), check));
+    let report = async {
+        loop {
+            let is_ready = *readiness.borrow_and_update() == Readiness::Serving;
+            match is_ready {
+                true => reporter.set_serving::<RelayAdminServiceServer<Service>>().await,
+                false => reporter.set_not_serving::<RelayAdminServiceServer<Service>>().await,
+            }
+            let status = if is_ready {
+                tonic_health::ServingStatus::Serving
+            } else {
+                tonic_health::ServingStatus::NotServing
+            };
+            reporter.set_service_status("", status).await;
+            if readiness.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
+    let served = async {
+        match listener {
+            Listener::Tcp(listener, _) => routes.serve_with_incoming(TcpListenerStream::new(listener)).await,
+            Listener::Unix(listener, _) => {
+                routes.serve_with_incoming(UnixListenerStream::new(listener)).await
+            }
+        }
+    };
+    tokio::select! {
+        () = report => {}
+        ended = served => if let Err(error) = ended {
+            warn!(%error, "The operator's service ended");
+        }
+    }
+}
