@@ -133,6 +133,11 @@ impl Participant {
         soon("a frame", self.stream.message()).await.unwrap().expect("the stream ended")
     }
 
+    /// The next frame, or how the stream ends.
+    pub(crate) async fn try_next(&mut self) -> Result<Option<JoinResponse>, Status> {
+        soon("a frame or the end", self.stream.message()).await
+    }
+
     pub(crate) async fn next_message(&mut self) -> (u64, PeerMessage) {
         match self.next().await {
             JoinResponse { seq, body: Some(Body::Message(message)), .. } => (seq, message),

@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail where it stands")]
 
+mod cluster;
 mod future;
 mod harness;
 mod limits;
 mod operators;
 mod process;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
 mod refusals;
 mod sessions;
 mod tls;

@@ -7,7 +7,8 @@ use std::sync::mpsc;
 
 use redis::{Commands, Connection, ConnectionLike, PushInfo, PushKind};
 
-use super::testing::Server;
+use super::redis_server::RedisServer;
+use super::tests::connection;
 use super::*;
 use crate::room::model::contract::contract;
 use crate::room::model::world::{Core, LIMITS, World};
@@ -28,9 +29,9 @@ impl InServer {
     fn fresh() -> Self {
         // One server for all worlds of a test; a thread runs one test.
         thread_local! {
-            static SERVER: (Server, Rc<RefCell<Connection>>) = {
-                let server = Server::start();
-                let connection = Rc::new(RefCell::new(server.connection()));
+            static SERVER: (RedisServer, Rc<RefCell<Connection>>) = {
+                let server = RedisServer::start();
+                let connection = Rc::new(RefCell::new(connection(&server)));
                 let code = Library::new();
                 let mut load = redis::cmd("FUNCTION");
                 load.arg("LOAD").arg(code.code());

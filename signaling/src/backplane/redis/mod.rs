@@ -446,6 +446,7 @@ const LINES_IN_A_CALL: usize = 500;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
-mod testing;
+#[path = "../../../tests/support/redis_server.rs"]
+mod redis_server;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use redis::ConnectionLike;
 use tokio::time::timeout;
 
 use super::super::conformance::{self, LIMITS, Stage};
-use super::testing::Server;
+use super::redis_server::RedisServer;
 use super::*;
 use crate::room::{Outcome, Profile, Resume};
 
@@ -15,14 +15,14 @@ use crate::room::{Outcome, Profile, Resume};
 struct Alone {
     clock: Clock,
     backplane: Redis,
-    server: Server,
+    server: RedisServer,
 }
 
 impl Stage for Alone {
     type Backplane = Redis;
 
     async fn new() -> Self {
-        Self::on(Server::start()).await
+        Self::on(RedisServer::start()).await
     }
 
     fn backplane(&self) -> &Redis {
@@ -36,7 +36,7 @@ impl Stage for Alone {
 }
 
 impl Alone {
-    async fn on(server: Server) -> Self {
+    async fn on(server: RedisServer) -> Self {
         let clock = Clock::manual(Timestamp(1_000_000));
         let backplane = node(&server, &clock, Lines::ring).await;
         Self { clock, backplane, server }
@@ -95,7 +95,7 @@ struct Cluster {
     clock: Clock,
     nodes: Arc<Nodes>,
     _sweeper: Owned,
-    _server: Server,
+    _server: RedisServer,
 }
 
 struct Nodes([Redis; 2], AtomicUsize);
@@ -104,7 +104,7 @@ impl Stage for Cluster {
     type Backplane = Nodes;
 
     async fn new() -> Self {
-        let (server, clock) = (Server::start(), Clock::manual(Timestamp(1_000_000)));
+        let (server, clock) = (RedisServer::start(), Clock::manual(Timestamp(1_000_000)));
         let nodes = [node(&server, &clock, faulty()).await, node(&server, &clock, faulty()).await];
         let nodes = Arc::new(Nodes(nodes, AtomicUsize::new(0)));
         let sweeping = nodes.clone();
@@ -242,7 +242,7 @@ async fn a_server_that_lost_its_memory_leaves_nobody_waiting() {
 
 #[tokio::test]
 async fn a_server_that_remembers_goes_on_where_it_was() {
-    let mut stage = Alone::on(Server::that_remembers()).await;
+    let mut stage = Alone::on(RedisServer::that_remembers()).await;
     let ((alice, _), (bob, doorbell)) = (stage.join(None).await.unwrap(), stage.join(None).await.unwrap());
     stage.server.kill();
     stage.lose().await;
@@ -256,7 +256,7 @@ async fn a_server_that_remembers_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_server_that_is_away_at_first_is_found_when_it_comes() {
-    let mut server = Server::start();
+    let mut server = RedisServer::start();
     server.kill();
     let mut stage = Alone::on(server).await;
     let Err(Failure::Unavailable(Unavailable(why))) = stage.join(None).await else {
@@ -273,7 +273,7 @@ async fn a_server_that_is_away_at_first_is_found_when_it_comes() {
 async fn functions_that_are_gone_are_given_again() {
     let stage = Alone::new().await;
     let mut flush = redis::cmd("FUNCTION");
-    stage.server.connection().req_command(flush.arg("FLUSH")).unwrap();
+    connection(&stage.server).req_command(flush.arg("FLUSH")).unwrap();
     stage.join(None).await.unwrap();
 }
 
@@ -284,14 +284,14 @@ async fn everything_is_in_the_rooms_slot_and_runs_out_or_is_cleared_away() {
     stage.say(&alice).await.unwrap();
     let (bob, _) = stage.join(None).await.unwrap();
     stage.say(&bob).await.unwrap();
-    let mut connection = stage.server.connection();
-    let mut keys = || -> Vec<String> { redis::cmd("KEYS").arg("*").query(&mut connection).unwrap() };
+    let keys =
+        || -> Vec<String> { redis::cmd("KEYS").arg("*").query(&mut connection(&stage.server)).unwrap() };
     let found = keys();
     assert_eq!(found.len(), 7, "two sessions, two logs, a frame for nobody, the room, its shard: {found:?}");
     let shard = Shard::of_room(&"red".into());
     for key in found {
         assert!(key.starts_with(&super::key(PREFIX, shard)), "{key}");
-        let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut stage.server.connection()).unwrap();
+        let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection(&stage.server)).unwrap();
         assert!(left > 0, "{key} never runs out");
     }
     for who in [alice, bob] {
@@ -322,11 +322,11 @@ async fn a_join_that_nobody_waits_for_leaves_no_stream_behind() {
 
 #[tokio::test]
 async fn the_whole_cluster_has_bounds() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let bounds = Bounds { rooms: 2, sessions: 3 };
     let nodes = [
-        Redis::start(server.address(), LIMITS, bounds).await,
-        Redis::start(server.address(), LIMITS, bounds).await,
+        Redis::start(address(&server), LIMITS, bounds).await,
+        Redis::start(address(&server), LIMITS, bounds).await,
     ];
     let join = async |node: &Redis, room: &str| {
         for node in &nodes {
@@ -351,18 +351,26 @@ async fn the_whole_cluster_has_bounds() {
 }
 
 async fn node(
-    server: &Server,
+    server: &RedisServer,
     clock: &Clock,
     deliver: impl Fn(&Arc<Lines>, &SessionId) + Send + Sync + 'static,
 ) -> Redis {
     let bounds = Bounds { rooms: 100, sessions: 100 };
-    Redis::with(server.address(), LIMITS, bounds, Some(clock.clone()), deliver).await
+    Redis::with(address(server), LIMITS, bounds, Some(clock.clone()), deliver).await
 }
 
 async fn sweep_all(node: &Redis) {
     for _ in 0..SWEEPS_IN_A_ROUND {
         node.sweep().await.unwrap();
     }
+}
+
+fn address(server: &RedisServer) -> Address {
+    Address::parse(&server.url()).unwrap()
+}
+
+pub(super) fn connection(server: &RedisServer) -> redis::Connection {
+    redis::Client::open(format!("{}?protocol=resp3", server.url())).unwrap().get_connection().unwrap()
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

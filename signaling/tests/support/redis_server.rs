@@ -1,18 +1,16 @@
-//! A Redis server of a test's own.
+//! A Redis server of a test's own. Tests of this crate and of its program include this file.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use super::Address;
-
 /// It dies with the test, and what it knows with it, unless it is told to remember.
-pub(crate) struct Server {
+pub(crate) struct RedisServer {
     process: Child,
     folder: tempfile::TempDir,
     remembers: &'static str,
 }
 
-impl Server {
+impl RedisServer {
     pub(crate) fn start() -> Self {
         Self::start_with("no")
     }
@@ -30,14 +28,6 @@ impl Server {
         format!("redis+unix://{}/redis.sock", self.folder.path().display())
     }
 
-    pub(crate) fn address(&self) -> Address {
-        Address::parse(&self.url()).unwrap()
-    }
-
-    pub(crate) fn connection(&self) -> redis::Connection {
-        redis::Client::open(format!("{}?protocol=resp3", self.url())).unwrap().get_connection().unwrap()
-    }
-
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -49,7 +39,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
