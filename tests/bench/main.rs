@@ -13,6 +13,7 @@ mod forwarder;
 mod load;
 mod relay;
 mod servers;
+mod signaling;
 mod turn_client;
 
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ struct Bench {
     run: fn(&Context, &mut Figures, &[String]) -> Result<()>,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench {
         name: "call",
         what: "from the second peer's joining to the first message on the data channel",
@@ -46,6 +47,11 @@ const BENCHES: [Bench; 3] = [
         name: "relay",
         what: "what the relay costs, beside a bare forwarder and coturn",
         run: relay::run,
+    },
+    Bench {
+        name: "signaling",
+        what: "what a session, a join and a message cost the signaling server",
+        run: signaling::run,
     },
 ];
 

@@ -5,6 +5,7 @@
 
 mod browser;
 mod candidates;
+mod cluster;
 mod coturn;
 mod direct;
 mod pair;
@@ -103,6 +104,18 @@ pub static ALL: [Scenario; 27] = [
         claim: "SIGTERM during a call: GoAway, a bounded drain, exit 0",
         needs: &[],
         run: servers::terminated,
+    },
+    Scenario {
+        name: "cluster-call",
+        claim: "peers on different signaling nodes call each other through one redis",
+        needs: &[Tool::Redis],
+        run: cluster::call,
+    },
+    Scenario {
+        name: "node-killed",
+        claim: "signaling nodes are killed during a call's set-up and after: its sessions go on elsewhere",
+        needs: &[Tool::Redis],
+        run: cluster::node_killed,
     },
     Scenario {
         name: "coturn-udp",

@@ -23,6 +23,12 @@ impl Context {
         Self { programs, folder }
     }
 
+    /// The same with another folder.
+    #[must_use]
+    pub fn in_folder(&self, folder: PathBuf) -> Self {
+        Self { folder, ..self.clone() }
+    }
+
     /// Where logs and recordings go.
     #[must_use]
     pub fn folder(&self) -> &Path {

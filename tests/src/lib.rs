@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balancer;
 pub mod browser;
 pub mod clock;
 pub mod context;
@@ -21,6 +22,7 @@ pub mod lab;
 pub mod peer;
 pub mod process;
 pub mod prometheus;
+pub mod redis;
 pub mod relay;
 pub mod report;
 pub mod runner;

@@ -82,6 +82,12 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts another signaling server with the same flags, on a port of its own.
+    pub fn another_node(&self, ctx: &Context, name: &str) -> Result<Signaling> {
+        let host = &self.signaling_host;
+        Signaling::listen(ctx, host, name, &host.any_port(), &self.signaling_args)
+    }
+
     /// Starts a peer that calls through these servers.
     pub fn call(&self, ctx: &Context, call: Call) -> Result<Peer> {
         Peer::call(ctx, &self.host, &self.signaling.url(), call)

@@ -16,6 +16,8 @@ pub enum Tool {
     Chromium,
     /// Drives it (Debian: `chromium-driver`).
     ChromeDriver,
+    /// Keeps the sessions of several signaling servers (Debian: `redis-server`).
+    Redis,
 }
 
 impl Tool {
@@ -28,6 +30,7 @@ impl Tool {
             Self::StunClient => "turnutils_stunclient",
             Self::Chromium => "chromium",
             Self::ChromeDriver => "chromedriver",
+            Self::Redis => "redis-server",
         }
     }
 

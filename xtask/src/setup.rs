@@ -18,7 +18,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need {
         program: "turnutils_uclient",
         package: "coturn",
@@ -27,6 +27,7 @@ const NEEDS: [Need; 7] = [
     Need { program: "ffprobe", package: "ffmpeg", why: "decodes what a peer recorded" },
     Need { program: "chromium", package: "chromium", why: "opens the page as people do" },
     Need { program: "chromedriver", package: "chromium-driver", why: "clicks and types in it" },
+    Need { program: "redis-server", package: "redis-server", why: "is where signaling nodes meet" },
     Need { program: "setpriv", package: "util-linux", why: "leaves no process behind when a test is killed" },
     Need { program: "ip", package: "iproute2", why: "lays the cables of the network lab" },
     Need { program: "nft", package: "nftables", why: "translates addresses in the network lab" },
@@ -122,11 +123,13 @@ fn install_packages(workspace: &Workspace, packages: &[&str]) -> Result<()> {
         succeed(&mut command)
     };
     let install = || apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat());
-    if Path::new("/run/systemd/system").exists() && packages.contains(&"coturn") {
-        say(
-            "Debian starts coturn's own server when it installs it. If you do not want that one on port 3478:",
-        );
-        say("    sudo systemctl disable --now coturn");
+    for (package, port) in [("coturn", 3478), ("redis-server", 6379)] {
+        if Path::new("/run/systemd/system").exists() && packages.contains(&package) {
+            say(format_args!(
+                "Debian starts a server of {package} when it installs it. If you do not want that one on port {port}:"
+            ));
+            say(format_args!("    sudo systemctl disable --now {package}"));
+        }
     }
     // A machine that never updated has no lists; one that did long ago has lists of packages that are gone.
     if has_package_lists() && install().is_ok() {

@@ -1,0 +1,312 @@
+//! What a session, a join and a message cost the signaling server, in memory and in time.
+//!
+//! The server is alone on one core, the load on the other; Redis, where there is one, is with the load. Costs are CPU time
+//! of the server process alone.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use farcall_proto::signaling::v1::client_frame::Body as Sent;
+use farcall_proto::signaling::v1::join_response::Body;
+use farcall_proto::signaling::v1::peer_message::Payload;
+use farcall_proto::signaling::v1::signaling_service_client::SignalingServiceClient;
+use farcall_proto::signaling::v1::{
+    ClientFrame, JoinRequest, JoinResponse, PeerMessage, SendRequest, Welcome,
+};
+use farcall_tests::clock::now;
+use farcall_tests::host::Host;
+use farcall_tests::redis::Redis;
+use farcall_tests::signaling::Signaling;
+use farcall_tests::tools::Tool;
+use farcall_tests::{Context, args};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::task::JoinSet;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cpu;
+use crate::figures::Figures;
+
+type Client = SignalingServiceClient<Channel>;
+
+pub(crate) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
+    let most = raise_file_limit()?;
+    cpu::pin_load()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut backplanes = vec![Backplane::Memory];
+    if Tool::Redis.is_there() {
+        backplanes.push(Backplane::Redis);
+    } else {
+        note("redis-server is not there: its rows are missing");
+    }
+    for (sessions, runs) in [(1_000, 5), (20_000, 3)] {
+        for run in 0..runs {
+            for &backplane in &backplanes {
+                let own = sessions.min(most);
+                for (sessions, connections) in [(sessions, sessions / 1_000), (own, own)] {
+                    let case = Case { backplane, sessions, connections };
+                    let folder = ctx.folder().join(format!("{}-{run}", case.name().replace(' ', "-")));
+                    let ctx = ctx.in_folder(folder);
+                    case.measure(&ctx, &runtime, figures).with_context(|| case.name())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backplane {
+    Memory,
+    Redis,
+}
+
+/// So many sessions over so many connections.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    backplane: Backplane,
+    sessions: usize,
+    connections: usize,
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let Self { backplane, sessions, connections } = self;
+        let backplane = match backplane {
+            Backplane::Memory => "memory",
+            Backplane::Redis => "redis",
+        };
+        format!("{backplane} {sessions} sessions over {connections}")
+    }
+
+    fn measure(&self, ctx: &Context, runtime: &tokio::runtime::Runtime, figures: &mut Figures) -> Result<()> {
+        let redis = match self.backplane {
+            Backplane::Memory => None,
+            Backplane::Redis => Some(Redis::start(ctx, &Host::local())?),
+        };
+        let backplane = redis.as_ref().map_or_else(|| "memory".to_owned(), Redis::url);
+        let room = self.sessions + 1_000;
+        let flags = args![
+            "--backplane",
+            backplane,
+            "--max-connections",
+            room.to_string(),
+            "--max-sessions",
+            room.to_string(),
+            // So that nothing but what is measured happens.
+            "--heartbeat-interval",
+            "1h",
+            "--frames-per-second-per-session",
+            "0",
+            "--bytes-per-second-per-session",
+            "0",
+        ];
+        let server = Signaling::start(ctx, &cpu::server_host(), &flags)?;
+        let server = Server { id: server.process.id(), url: server.url(), _running: server };
+        let name = self.name();
+        let mut add = |what: &str, unit, sample| figures.add(&format!("{name}: {what}"), unit, sample);
+
+        let before = server.resident()?;
+        let channels = runtime.block_on(connect(&server.url, self.connections))?;
+        let (cpu, started) = (server.cpu_time()?, now());
+        let idle = runtime.block_on(join_all(&channels, self.sessions))?;
+        let (wall, cpu) = (started.elapsed(), server.cpu_time()? - cpu);
+        let count = self.sessions as f64;
+        add("join, CPU", "µs", cpu.as_secs_f64() * 1e6 / count);
+        add("joins", "1/s", count / wall.as_secs_f64());
+        add("resident, a session", "B", (server.resident()? - before) as f64 / count);
+
+        let lonely = runtime.block_on(exchange(&server, &channels, 1, UNLOADED))?;
+        add("message alone, p50", "ms", lonely.percentile(50));
+        add("message alone, p99", "ms", lonely.percentile(99));
+        let loaded = runtime.block_on(exchange(&server, &channels, PAIRS, LOADED))?;
+        add("message of 50 pairs, CPU", "µs", loaded.cpu.as_secs_f64() * 1e6 / loaded.latencies.len() as f64);
+        add("messages of 50 pairs", "1/s", loaded.latencies.len() as f64 / loaded.wall.as_secs_f64());
+        add("message of 50 pairs, p50", "ms", loaded.percentile(50));
+        add("message of 50 pairs, p99", "ms", loaded.percentile(99));
+        drop(idle);
+        Ok(())
+    }
+}
+
+struct Server {
+    id: u32,
+    url: String,
+    _running: Signaling,
+}
+
+impl Server {
+    fn cpu_time(&self) -> Result<Duration> {
+        cpu::time_of(self.id)
+    }
+
+    /// Bytes of it that are in memory.
+    fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib = line.trim().strip_suffix(" kB").context("VmRSS is not in kB")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+}
+
+/// Opens connections, a few at a time.
+async fn connect(url: &str, count: usize) -> Result<Vec<Channel>> {
+    let mut channels = Vec::with_capacity(count);
+    let mut opening = JoinSet::new();
+    for _ in 0..count {
+        if opening.len() == AT_ONCE {
+            channels.push(opening.join_next().await.context("nothing opens")???);
+        }
+        let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
+        opening.spawn(async move { anyhow::Ok(endpoint.connect().await?) });
+    }
+    while let Some(channel) = opening.join_next().await {
+        channels.push(channel??);
+    }
+    Ok(channels)
+}
+
+/// Lets sessions join, two in a room, spread over the connections.
+async fn join_all(channels: &[Channel], count: usize) -> Result<Vec<Participant>> {
+    let mut idle = Vec::with_capacity(count);
+    let mut joining = JoinSet::new();
+    for (number, channel) in (0..count).zip(channels.iter().cycle()) {
+        if joining.len() == AT_ONCE {
+            idle.push(joining.join_next().await.context("nobody joins")???);
+        }
+        joining.spawn(Participant::join(channel.clone(), format!("room-{}", number / 2)));
+    }
+    while let Some(joined) = joining.join_next().await {
+        idle.push(joined??);
+    }
+    Ok(idle)
+}
+
+/// Somebody in a room.
+struct Participant {
+    client: Client,
+    welcome: Welcome,
+    stream: Streaming<JoinResponse>,
+}
+
+impl Participant {
+    async fn join(channel: Channel, room: String) -> Result<Self> {
+        let mut client = Client::new(channel);
+        let request = JoinRequest { room, ..JoinRequest::default() };
+        let mut stream = client.join(request).await?.into_inner();
+        let first = stream.message().await?.and_then(|frame| frame.body);
+        let Some(Body::Welcome(welcome)) = first else { bail!("{first:?} instead of a welcome") };
+        Ok(Self { client, welcome, stream })
+    }
+
+    async fn send(&mut self, frames: Vec<ClientFrame>, ack: u64) -> Result<()> {
+        let (session_id, resume_secret) =
+            (self.welcome.session_id.clone(), self.welcome.resume_secret.clone());
+        self.client.send(SendRequest { session_id, resume_secret, frames, ack }).await?;
+        Ok(())
+    }
+
+    /// Waits for the next message, and returns its place.
+    async fn hear(&mut self) -> Result<u64> {
+        loop {
+            let frame = self.stream.message().await?.context("the stream ended")?;
+            if let Some(Body::Message(_)) = frame.body {
+                return Ok(frame.seq);
+            }
+        }
+    }
+}
+
+struct Exchange {
+    latencies: Vec<Duration>,
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Exchange {
+    /// In milliseconds.
+    fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.latencies.clone();
+        sorted.sort();
+        let place = sorted.len().saturating_sub(1) * percent / 100;
+        sorted.get(place).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+    }
+}
+
+/// Pairs that talk at once, each message when the one before it has arrived: from the call of `Send` to the frame.
+async fn exchange(server: &Server, channels: &[Channel], pairs: usize, messages: usize) -> Result<Exchange> {
+    let mut channels = channels.iter().cycle().cloned();
+    let mut waiting = VecDeque::new();
+    for pair in 0..pairs {
+        let mut join = async || {
+            let channel = channels.next().context("no connection")?;
+            Participant::join(channel, format!("pair-{pairs}-{pair}")).await
+        };
+        waiting.push_back((join().await?, join().await?));
+    }
+    let (cpu, started) = (server.cpu_time()?, now());
+    let mut talks = JoinSet::new();
+    for (mut alice, mut bob) in waiting {
+        talks.spawn(async move {
+            let mut latencies = Vec::with_capacity(messages);
+            let mut heard = 0;
+            for number in 1..=messages as u64 {
+                let sent_at = now();
+                let frame = ClientFrame { client_seq: number, body: Some(Sent::Message(candidate())) };
+                let (sent, arrived) = tokio::join!(alice.send(vec![frame], 0), bob.hear());
+                sent?;
+                heard = arrived?.max(heard);
+                latencies.push(sent_at.elapsed());
+                if number % ACK_EVERY == 0 {
+                    bob.send(Vec::new(), heard).await?;
+                }
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    let mut latencies = Vec::with_capacity(pairs * messages);
+    while let Some(talk) = talks.join_next().await {
+        latencies.extend(talk??);
+    }
+    ensure!(latencies.len() == pairs * messages, "messages are missing");
+    Ok(Exchange { latencies, wall: started.elapsed(), cpu: server.cpu_time()? - cpu })
+}
+
+/// As long as most messages of a call are.
+fn candidate() -> PeerMessage {
+    let text = "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 10.0.0.17 rport 46154";
+    PeerMessage { payload: Some(Payload::Text(text.into())), ..PeerMessage::default() }
+}
+
+/// Each connection is a file, here and there; what this process may, its children may. Returns how many connections
+/// there can be.
+fn raise_file_limit() -> Result<usize> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(FILES), maximum: maximum.max(Some(FILES)) };
+    // Only root may raise the upper limit.
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+            .context("raising the limit of open files")?;
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(FILES);
+    Ok(usize::try_from(limit)?.saturating_sub(OTHER_FILES))
+}
+
+#[expect(clippy::print_stdout, reason = "a program speaks to its user")]
+fn note(text: &str) {
+    println!("{text}");
+}
+
+/// Enough for 20 000 connections.
+const FILES: u64 = 25_000;
+const OTHER_FILES: usize = 200;
+/// Joins and connections under way.
+const AT_ONCE: usize = 64;
+const PAIRS: usize = 50;
+/// Messages of each pair.
+const UNLOADED: usize = 500;
+const LOADED: usize = 200;
+/// As a client does that has nothing to say.
+const ACK_EVERY: u64 = 8;
