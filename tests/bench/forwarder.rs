@@ -42,6 +42,8 @@ impl Forwarding {
 
 /// The word of this program that makes it a forwarder.
 pub(crate) const WORD: &str = "forward";
+/// Where peers are: ports enough, beside those of clients and relays.
+pub(crate) const PEERS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Opens a session; two bytes follow, the port of its peer.
 const OPEN: u8 = 0xFF;
 /// What a STUN Binding request begins with; it is answered with as many bytes as a server's answer has.
@@ -107,7 +109,7 @@ pub(crate) fn run(kind: Forwarding) -> Result<()> {
                     for datagram in arrival.datagrams() {
                         match (datagram, sessions.get(known)) {
                             ([OPEN, high, low], _) => {
-                                let peer = (Ipv4Addr::LOCALHOST, u16::from_be_bytes([*high, *low])).into();
+                                let peer = (PEERS, u16::from_be_bytes([*high, *low])).into();
                                 let socket = bind()?;
                                 let port = socket.local_addr()?.port().to_be_bytes();
                                 watch(&socket, sessions.len() + 1)?;

@@ -32,18 +32,21 @@ impl Session {
     /// A client with a channel to a peer.
     pub(crate) fn with_peer(server: &Server, bytes: usize) -> Result<Self> {
         let payload = vec![0x5a; bytes];
-        let peer = bind()?;
+        let mut peer = bind()?;
         let frame = TurnClient::frame(&payload)?;
-        let (socket, relayed) = if server.is_bare() {
+        let (relayed, socket) = if server.is_bare() {
             let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             client.connect(server.udp)?;
             client.set_read_timeout(Some(clock::PATIENCE))?;
             let relayed = forwarder::open(&client, peer.local_addr()?)?;
-            (client, relayed)
+            (relayed, client)
         } else {
             let client = TurnClient::allocate(server.udp, USER)?;
-            client.bind_channel(peer.local_addr()?)?;
-            (client.socket()?, client.relayed())
+            // A port that is another listener's of the server is refused, and the system may have chosen just that.
+            while client.bind_channel(peer.local_addr()?).is_err() {
+                peer = bind()?;
+            }
+            (client.relayed(), client.into_socket())
         };
         socket.set_nonblocking(true)?;
         Plane::Batched.prepare(&socket);
@@ -57,17 +60,17 @@ impl Session {
         let (near, far) = (TurnClient::allocate(server.udp, USER)?, TurnClient::allocate(server.udp, USER)?);
         near.bind_channel(far.relayed())?;
         far.bind_channel(near.relayed())?;
-        let end = |client: &TurnClient| -> Result<End> {
-            let socket = client.socket()?;
+        let end = |client: TurnClient| {
+            let socket = client.into_socket();
             Plane::Batched.prepare(&socket);
-            Ok(End { socket, to: server.udp, message: frame.clone() })
+            End { socket, to: server.udp, message: frame.clone() }
         };
-        Ok(Self { near: end(&near)?, far: end(&far)? })
+        Ok(Self { near: end(near), far: end(far) })
     }
 }
 
 fn bind() -> Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a peer")?;
+    let socket = UdpSocket::bind((forwarder::PEERS, 0)).context("binding a peer")?;
     socket.set_nonblocking(true)?;
     Plane::Batched.prepare(&socket);
     Ok(socket)

@@ -86,9 +86,9 @@ impl TurnClient {
         Ok([&header[..], data].concat())
     }
 
-    /// Another handle of its socket.
-    pub(crate) fn socket(&self) -> Result<UdpSocket> {
-        self.socket.try_clone().context("duplicating a client's socket")
+    /// Its socket, which is all that a channel's data needs.
+    pub(crate) fn into_socket(self) -> UdpSocket {
+        self.socket
     }
 
     /// Ends the allocation.
