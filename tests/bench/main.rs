@@ -51,7 +51,7 @@ const BENCHES: [Bench; 4] = [
     Bench {
         name: "signaling",
         what: "what a session, a join and a message cost the signaling server",
-        run: signaling::run,
+        run: |ctx, figures, _| signaling::run(ctx, figures),
     },
 ];
 
