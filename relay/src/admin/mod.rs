@@ -1,4 +1,4 @@
-//! The operator's service over gRPC: what `proto/farcall/relay/v1/admin.proto` promises, on top of [`Crew`].
+//! The operator's service over gRPC: what `proto/farcall/relay/v1/admin.proto` promises, on top of the crew of workers.
 //!
 //! It listens only where it was told to, and away from this machine only for whoever has the token.
 

@@ -308,7 +308,7 @@ pub struct Raw {
     /// Folder to serve instead of the page that is part of this program, for those who change it.
     #[arg(long, env = "FARCALL_SIGNALING_WEB_DIR", value_name = "DIR", hide_env_values = true)]
     pub(super) web_dir: Option<Text>,
-    /// Site whose pages may call this server, such as https://app.example.org; may be repeated.
+    /// Site whose pages may call this server, such as `https://app.example.org`; may be repeated.
     #[arg(
         long,
         env = "FARCALL_SIGNALING_CORS_ORIGIN",
