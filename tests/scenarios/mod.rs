@@ -8,6 +8,7 @@ mod candidates;
 mod cluster;
 mod coturn;
 mod direct;
+mod nat;
 mod pair;
 mod relayed;
 mod rooms;
@@ -32,7 +33,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order of the table.
-pub static ALL: [Scenario; 29] = [
+pub static ALL: [Scenario; 30] = [
     Scenario {
         name: "direct-call",
         claim: "video, audio and text go both ways without a server",
@@ -206,6 +207,12 @@ pub static ALL: [Scenario; 29] = [
         claim: "who refuses the camera is told what to do, and can still call",
         needs: &[Tool::ChromeDriver, Tool::Chromium],
         run: browser::camera_refused,
+    },
+    Scenario {
+        name: "nat-matrix",
+        claim: "every kind of NAT meets every other by the path that theory allows",
+        needs: &[],
+        run: nat::matrix,
     },
 ];
 

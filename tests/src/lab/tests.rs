@@ -1,3 +1,5 @@
+//! Labs that are what they say, and verbs that do what they are called.
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
