@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::failure::{Failure, Reason};
 use crate::media::Source;
-use crate::net::IcePolicy;
+use crate::net::{IcePolicy, Trust};
 use crate::session::OfferPolicy;
 
 /// A headless WebRTC agent: meets another one in a room and calls it.
@@ -37,7 +38,8 @@ pub struct Common {
     /// A bearer token, where the signaling server wants one.
     #[arg(long, global = true, env = "FARCALL_PEER_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// File with the authorities in PEM that the signaling server's certificate must come from, instead of the usual ones.
+    /// File with the authorities in PEM that certificates must come from, of signaling and of turns: servers alike,
+    /// instead of the usual ones.
     #[arg(long, global = true, value_name = "FILE", env = "FARCALL_PEER_CA")]
     pub ca: Option<PathBuf>,
     /// Print events as JSON, one object per line on stdout.
@@ -67,6 +69,10 @@ pub enum IcePolicyArg {
 }
 
 impl Common {
+    pub(crate) fn trust(&self) -> Result<Trust, Failure> {
+        Trust::of(self.ca.as_deref()).map_err(|error| Failure::new(Reason::BadUsage, error.to_string()))
+    }
+
     pub(crate) fn policy(&self) -> IcePolicy {
         IcePolicy {
             relay_only: self.ice_policy == IcePolicyArg::Relay,

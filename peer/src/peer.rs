@@ -17,7 +17,7 @@ use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
 use crate::media::Clips;
-use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome, UsableServers};
+use crate::net::{BindAddresses, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers};
 use crate::report::{Event, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
 use crate::signaling::{self, Client, Notice};
@@ -29,7 +29,8 @@ pub struct Config {
     pub server: String,
     /// A bearer token, where the server wants one.
     pub token: Option<String>,
-    /// File with the authorities in PEM that the server's certificate must come from; the usual ones if there is none.
+    /// File with the authorities in PEM that certificates must come from, of signaling and of `turns:` servers; the
+    /// usual ones if there is none.
     pub ca: Option<PathBuf>,
     /// The room key.
     pub room: String,
@@ -85,6 +86,8 @@ pub struct Peer {
 impl Peer {
     /// Begins to join. How it goes is told by [`Peer::event`].
     pub fn start(config: Config) -> Result<Self, Failure> {
+        let trust = Trust::of(config.ca.as_deref())
+            .map_err(|error| Failure::new(Reason::BadUsage, error.to_string()))?;
         let (commands, command_queue) = mpsc::unbounded_channel();
         let (outgoing, outgoing_queue) = mpsc::channel(MESSAGES);
         let (text_sender, texts) = mpsc::channel(MESSAGES);
@@ -117,6 +120,8 @@ impl Peer {
             connecting: connection::Config {
                 policy: config.policy,
                 addresses,
+                trust,
+                eagerness: Eagerness::WhenUdpIsSilent,
                 clips: config.clips,
                 media: config.media,
                 record: config.record,

@@ -112,7 +112,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Ten seconds of checks: one side may start long before the other has heard of it.
 const CHECKS_PER_PAIR: u16 = 500;
 const PATIENCE_REFLEXIVE: Duration = Duration::from_millis(50);
-const PATIENCE_RELAYED: Duration = Duration::from_millis(300);
+/// A direct path needs one round trip and a half once both sides have begun; this is enough for one of 300 ms.
+const PATIENCE_RELAYED: Duration = Duration::from_millis(600);
 /// Bytes that a data channel takes before its sender must wait.
 const SEND_BUFFER: usize = 1 << 20;
 /// A socket buffer, in the kernel's accounting, that holds a window of 1 MiB.

@@ -11,7 +11,7 @@ use super::{Config, Connection, Ends, Happening};
 use crate::clock;
 use crate::failure::{Failure, Reason};
 use crate::media::Clips;
-use crate::net::{BindAddresses, IcePolicy, IceServer, ServerOutcome, UsableServers};
+use crate::net::{BindAddresses, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers};
 use crate::report::{CandidateReport, CandidateSide, Event, milliseconds};
 use crate::session::{LinkEvent, LinkId, candidate};
 
@@ -32,6 +32,7 @@ impl Gathering {
     pub(crate) async fn start(
         policy: IcePolicy,
         addresses: BindAddresses,
+        trust: Trust,
         servers: &[IceServer],
         time: Duration,
     ) -> Result<Self, Failure> {
@@ -39,6 +40,8 @@ impl Gathering {
         let config = Config {
             policy,
             addresses,
+            trust,
+            eagerness: Eagerness::AtOnce,
             clips: Clips::default(),
             media: false,
             record: None,

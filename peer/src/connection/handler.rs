@@ -1,5 +1,6 @@
 //! What the WebRTC engine calls back: passed on at once, since it waits for each answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use webrtc::peer_connection::{
 };
 
 use super::Happening;
+use crate::net::TurnWatch;
 use crate::session::{Candidate, LinkEvent, LinkId};
 
 /// Passes the engine's events on under the id of their link.
@@ -18,6 +20,7 @@ pub(super) struct Handler {
     pub(super) link: LinkId,
     pub(super) happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     pub(super) tracks: mpsc::UnboundedSender<Arc<dyn TrackRemote>>,
+    pub(super) watch: Arc<TurnWatch>,
 }
 
 impl Handler {
@@ -36,6 +39,9 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
         let Ok(init) = event.candidate.to_json() else { return };
         let url = [Some(event.url), event.candidate.url].into_iter().flatten().find(|url| !url.is_empty());
+        let address =
+            event.candidate.address.parse().map(|ip| SocketAddr::new(ip, event.candidate.port)).ok();
+        let url = url.map(|url| self.watch.lent(address, &url).map_or_else(|| url.clone(), str::to_owned));
         let candidate = Candidate { line: init.candidate, mid: None, m_line_index: Some(0), url };
         self.pass_on(Happening::Link(LinkEvent::LocalCandidate(candidate)));
     }

@@ -34,15 +34,20 @@ use self::receiver::Receivers;
 use self::sender::Sender;
 use crate::clock;
 use crate::media::Clips;
-use crate::net::{BindAddresses, BurstGate, CuredRuntime, IcePolicy, TurnWatch, UsableServers};
+use crate::net::{
+    BindAddresses, BurstGate, CuredRuntime, Eagerness, IcePolicy, Trust, Tunnels, TurnWatch, UsableServers,
+};
 use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
-use crate::session::{Candidate, LinkEvent, LinkId};
+use crate::session::{Candidate, LinkEvent, LinkId, candidate};
 
 /// What all connections of a peer have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) policy: IcePolicy,
     pub(crate) addresses: BindAddresses,
+    pub(crate) trust: Trust,
+    /// When TURN servers are asked by streams.
+    pub(crate) eagerness: Eagerness,
     pub(crate) clips: Clips,
     /// Whether to send and take media at all.
     pub(crate) media: bool,
@@ -85,7 +90,8 @@ impl Connection {
     /// Makes a connection with local media attached.
     pub(crate) async fn open(config: &Config, link: LinkId, servers: UsableServers) -> Result<Self> {
         let UsableServers { servers, turn, warnings: _ } = servers;
-        let watch = Arc::new(TurnWatch::new(turn));
+        let watch = Arc::new(TurnWatch::new(turn.clone()));
+        let tunnels = Tunnels::new(&turn, config.trust.clone(), config.eagerness, Arc::clone(&watch));
         let gate = Arc::<BurstGate>::default();
         let announced = Arc::<Announced>::default();
         let key_frame_wanted = Arc::new(Notify::new());
@@ -95,8 +101,13 @@ impl Connection {
             servers,
             policy: config.policy,
             addresses: config.addresses.clone(),
-            runtime: Arc::new(CuredRuntime::new(Arc::clone(&watch), Arc::clone(&gate))),
-            handler: Arc::new(Handler { link, happenings: happenings.clone(), tracks }),
+            runtime: Arc::new(CuredRuntime::new(Arc::clone(&watch), Arc::new(tunnels), Arc::clone(&gate))),
+            handler: Arc::new(Handler {
+                link,
+                happenings: happenings.clone(),
+                tracks,
+                watch: Arc::clone(&watch),
+            }),
             intake: Intake::new(Arc::clone(&key_frame_wanted), Arc::clone(&announced)),
         })
         .await?;
@@ -168,6 +179,7 @@ impl Connection {
     }
 
     pub(crate) async fn set_remote_offer(&self, sdp: String) -> LinkEvent {
+        self.note_candidates(&sdp);
         let step = async {
             self.engine.set_remote_description(RTCSessionDescription::offer(sdp)?).await?;
             Ok(LinkEvent::RemoteSet)
@@ -176,6 +188,7 @@ impl Connection {
     }
 
     pub(crate) async fn set_remote_answer(&self, sdp: String) -> LinkEvent {
+        self.note_candidates(&sdp);
         let step = async {
             self.engine.set_remote_description(RTCSessionDescription::answer(sdp)?).await?;
             Ok(LinkEvent::RemoteSet)
@@ -183,8 +196,19 @@ impl Connection {
         outcome("the other side's answer is not acceptable", step.await)
     }
 
+    /// Some put their candidates into the description.
+    fn note_candidates(&self, sdp: &str) {
+        let lines = sdp.lines().filter_map(|line| line.strip_prefix("a="));
+        for address in lines.filter_map(candidate::address) {
+            self.watch.signaled(address);
+        }
+    }
+
     /// A candidate that cannot be tried is no misfortune: there are others.
     pub(crate) async fn add_candidate(&self, candidate: Candidate) {
+        if let Some(address) = candidate::address(&candidate.line) {
+            self.watch.signaled(address);
+        }
         let init = RTCIceCandidateInit {
             candidate: candidate.line,
             sdp_mid: candidate.mid,
@@ -217,7 +241,7 @@ impl Connection {
         for sender in &mut self.senders {
             sender.start();
         }
-        self.path = stats::path(&*self.engine, signaled).await;
+        self.path = stats::path(&*self.engine, signaled, &self.watch).await;
         self.tell_safety_words().await;
         self.path.clone()
     }

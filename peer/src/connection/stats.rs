@@ -6,6 +6,7 @@ use webrtc::peer_connection::{PeerConnection, RTCIceCandidateType, RTCStatsRepor
 
 use super::engine;
 use super::intake::Announced;
+use crate::net::TurnWatch;
 use crate::report::{DataStats, MediaKind, PathReport, StreamStats};
 
 /// The path in use. A remote address that was learned from a check before its candidate came counts as what the
@@ -13,6 +14,7 @@ use crate::report::{DataStats, MediaKind, PathReport, StreamStats};
 pub(super) async fn path(
     engine: &dyn PeerConnection,
     signaled: impl Fn(&str) -> Option<String>,
+    turn: &TurnWatch,
 ) -> Option<PathReport> {
     let ice = engine.sctp().await?.transport().ice_transport();
     let pair = ice.get_selected_candidate_pair().await.ok()??;
@@ -23,10 +25,13 @@ pub(super) async fn path(
         Ok(address) if remote.typ == RTCIceCandidateType::Prflx => signaled(&address),
         Ok(_) | Err(_) => None,
     };
+    // A relayed candidate is of UDP; what counts is how we reach the relay.
+    let carrier =
+        local.address.parse().ok().and_then(|ip: IpAddr| turn.carrier_of(SocketAddr::new(ip, local.port)));
     Some(PathReport {
         local: local.typ.to_string(),
         remote: remote_kind.unwrap_or_else(|| remote.typ.to_string()),
-        protocol: local.protocol.to_string(),
+        protocol: carrier.map_or_else(|| local.protocol.to_string(), |carrier| carrier.as_str().to_owned()),
     })
 }
 

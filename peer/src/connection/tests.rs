@@ -9,6 +9,8 @@ async fn connection(happenings: &mpsc::UnboundedSender<(LinkId, Happening)>) -> 
     let config = Config {
         policy: IcePolicy::default(),
         addresses: BindAddresses::Given(vec![std::net::Ipv4Addr::LOCALHOST.into()]),
+        trust: Trust::default(),
+        eagerness: Eagerness::AtOnce,
         clips: Clips::default(),
         media: true,
         record: None,

@@ -56,9 +56,33 @@ pub(crate) struct UsableServers {
 /// A TURN server before its name is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TurnEndpoint {
+    /// As it was handed out.
     pub(crate) url: String,
+    /// What the engine calls its host.
+    pub(crate) name: String,
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) carrier: Carrier,
+}
+
+/// How a TURN server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    Udp,
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl Carrier {
+    /// As `relayProtocol` of the W3C's webrtc-stats says it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 impl UsableServers {
@@ -83,19 +107,32 @@ impl UsableServers {
         if !wanted {
             return;
         }
-        if let Some(carrier) = url.unsupported_carrier() {
-            self.warnings.push(format!("{text} is not used: {carrier} is not supported yet, only UDP is"));
+        if let Some(why) = url.unsupported_carrier() {
+            self.warnings.push(format!("{text} is not used: {why}"));
             return;
         }
-        if url.scheme == Scheme::Turn {
+        let mut engine_url = text.to_owned();
+        if let Some(carrier) = url.carrier() {
             if server.username.is_empty() || server.credential.is_empty() {
                 self.warnings.push(format!("{text} is not used: it needs a username and a password"));
                 return;
             }
-            self.turn.push(TurnEndpoint { url: text.to_owned(), host: url.host, port: url.port });
+            let mut name = url.host.clone();
+            if carrier != Carrier::Udp {
+                // The engine knows TURN over UDP alone. What it sends to this name goes through a tunnel.
+                name = format!("tunnel{}.invalid", self.turn.len());
+                engine_url = format!("turn:{name}:{}?transport=udp", url.port);
+            }
+            self.turn.push(TurnEndpoint {
+                url: text.to_owned(),
+                name,
+                host: url.host,
+                port: url.port,
+                carrier,
+            });
         }
         self.servers.push(RTCIceServer {
-            urls: vec![text.to_owned()],
+            urls: vec![engine_url],
             username: server.username.clone(),
             credential: server.credential.clone(),
         });
@@ -130,7 +167,9 @@ impl Url {
         };
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
         let tcp = match query.to_ascii_lowercase().as_str() {
-            "" | "transport=udp" => false,
+            // RFC 7065, section 3.1.
+            "" => matches!(scheme, Scheme::Stuns | Scheme::Turns),
+            "transport=udp" => false,
             "transport=tcp" => true,
             _ => return Err(BadUrl::Transport),
         };
@@ -143,12 +182,20 @@ impl Url {
 
     fn unsupported_carrier(&self) -> Option<&'static str> {
         match (self.scheme, self.tcp) {
-            (Scheme::Turns, false) => Some("TURN over TLS"),
-            (Scheme::Turns, true) => Some("TURN over TLS over TCP"),
-            (Scheme::Turn, true) => Some("TURN over TCP"),
-            (Scheme::Stuns, _) => Some("STUN over TLS"),
-            (Scheme::Stun, true) => Some("STUN over TCP"),
-            (Scheme::Stun | Scheme::Turn, false) => None,
+            (Scheme::Turns, false) => Some("TURN over DTLS is not supported, only UDP, TCP and TLS are"),
+            (Scheme::Stuns, _) => Some("STUN over TLS is not supported, only UDP is"),
+            (Scheme::Stun, true) => Some("STUN over TCP is not supported, only UDP is"),
+            (Scheme::Stun | Scheme::Turn, false) | (Scheme::Turn | Scheme::Turns, true) => None,
+        }
+    }
+
+    /// How a TURN server is reached; nothing for STUN.
+    fn carrier(&self) -> Option<Carrier> {
+        match (self.scheme, self.tcp) {
+            (Scheme::Turn, false) => Some(Carrier::Udp),
+            (Scheme::Turn, true) => Some(Carrier::Tcp),
+            (Scheme::Turns, _) => Some(Carrier::Tls),
+            (Scheme::Stun | Scheme::Stuns, _) => None,
         }
     }
 }
@@ -218,8 +265,8 @@ mod tests {
     #[test]
     fn a_server_that_cannot_be_used_is_named_with_the_cause() {
         for (url, cause) in [
-            ("turn:h?transport=tcp", "TURN over TCP is not supported"),
-            ("turns:h:443?transport=tcp", "TURN over TLS"),
+            ("turns:h?transport=udp", "TURN over DTLS is not supported"),
+            ("stuns:h", "STUN over TLS is not supported"),
             ("turn:h:99999", "port"),
             ("http://h", "must begin with"),
             ("turn:h?transport=sctp", "neither udp nor tcp"),
@@ -228,6 +275,26 @@ mod tests {
             assert!(usable.servers.is_empty(), "{url}");
             let [warning] = usable.warnings.as_slice() else { panic!("{url}: {:?}", usable.warnings) };
             assert!(warning.contains(url) && warning.contains(cause), "{warning}");
+        }
+    }
+
+    #[test]
+    fn a_server_behind_a_stream_gets_a_name_of_its_own_in_the_engine() {
+        for (url, host, port, carrier) in [
+            ("turn:h", "h", 3478, Carrier::Udp),
+            ("turn:h?transport=tcp", "h", 3478, Carrier::Tcp),
+            ("turns:h", "h", 5349, Carrier::Tls),
+            ("turns:[2001:db8::1]:443?transport=tcp", "2001:db8::1", 443, Carrier::Tls),
+        ] {
+            let usable = usable(url, IcePolicy::default());
+            let [endpoint] = usable.turn.as_slice() else { panic!("{url}: {:?}", usable.warnings) };
+            assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.carrier), (host, port, carrier));
+            let engine_url = &usable.servers[0].urls[0];
+            if carrier == Carrier::Udp {
+                assert_eq!(engine_url, url);
+            } else {
+                assert_eq!(*engine_url, format!("turn:tunnel0.invalid:{port}?transport=udp"));
+            }
         }
     }
 

@@ -1,10 +1,12 @@
-//! Sockets, addresses and servers underneath a peer connection, with the cures that webrtc 0.21.1 needs from outside.
+//! Sockets, addresses and servers underneath a peer connection, with what webrtc 0.21.1 needs from outside.
 
 mod addresses;
 mod ice_servers;
 mod runtime;
 mod socket;
 mod stun;
+mod trust;
+mod tunnel;
 mod turn_watch;
 
 pub(crate) use self::addresses::BindAddresses;
@@ -12,4 +14,6 @@ pub(crate) use self::ice_servers::UsableServers;
 pub use self::ice_servers::{IcePolicy, IceServer};
 pub(crate) use self::runtime::CuredRuntime;
 pub(crate) use self::socket::{BurstGate, receive_buffer};
+pub(crate) use self::trust::Trust;
+pub(crate) use self::tunnel::{Eagerness, Tunnels};
 pub(crate) use self::turn_watch::{ServerOutcome, TurnWatch};

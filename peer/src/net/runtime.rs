@@ -21,6 +21,7 @@ use webrtc::runtime::{
 
 use super::ice_servers::split_authority;
 use super::socket::{BurstGate, WatchedSocket, make_room};
+use super::tunnel::{SocketTunnels, Tunnels};
 use super::turn_watch::TurnWatch;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,13 +30,14 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug)]
 pub(crate) struct CuredRuntime {
     watch: Arc<TurnWatch>,
+    tunnels: Arc<Tunnels>,
     gate: Arc<BurstGate>,
     nudger: Nudger,
 }
 
 impl CuredRuntime {
-    pub(crate) fn new(watch: Arc<TurnWatch>, gate: Arc<BurstGate>) -> Self {
-        Self { watch, gate, nudger: Nudger::default() }
+    pub(crate) fn new(watch: Arc<TurnWatch>, tunnels: Arc<Tunnels>, gate: Arc<BurstGate>) -> Self {
+        Self { watch, tunnels, gate, nudger: Nudger::default() }
     }
 }
 
@@ -48,11 +50,12 @@ impl Runtime for CuredRuntime {
         TokioRuntime.spawn_reactor(pool, Box::pin(Driver(future)))
     }
 
-    /// The seam for TURN over TCP and TLS: a socket that takes datagrams for the TURN server another way.
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         make_room(&socket);
+        let tunnels = SocketTunnels::new(Arc::clone(&self.tunnels), socket.local_addr()?.ip());
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(WatchedSocket::new(inner, Arc::clone(&self.watch), Arc::clone(&self.gate))))
+        let (watch, gate) = (Arc::clone(&self.watch), Arc::clone(&self.gate));
+        Ok(Arc::new(WatchedSocket::new(inner, tunnels, watch, gate)))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -66,9 +69,11 @@ impl Runtime for CuredRuntime {
     fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move {
             let (name, port) = split_host(host)?;
-            let resolved = match name.parse::<IpAddr>() {
-                Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
-                Err(_) => tokio::net::lookup_host((name, port)).await.map(Iterator::collect),
+            let stand_ins = self.tunnels.stand_ins(name, port);
+            let resolved = match (stand_ins, name.parse::<IpAddr>()) {
+                (Some(stand_ins), _) => Ok(stand_ins),
+                (None, Ok(address)) => Ok(vec![SocketAddr::new(address, port)]),
+                (None, Err(_)) => tokio::net::lookup_host((name, port)).await.map(Iterator::collect),
             };
             self.watch.resolved(name, port, resolved.as_deref().map_err(ToString::to_string));
             resolved
@@ -151,6 +156,7 @@ fn split_host(host: &str) -> io::Result<(&str, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Eagerness, Trust};
     use super::*;
 
     #[test]
@@ -190,7 +196,9 @@ mod tests {
 
     #[tokio::test]
     async fn sleep_outside_of_the_driver_sleeps() {
-        let runtime = CuredRuntime::new(Arc::new(TurnWatch::new(Vec::new())), Arc::default());
+        let watch = Arc::new(TurnWatch::new(Vec::new()));
+        let tunnels = Tunnels::new(&[], Trust::default(), Eagerness::AtOnce, Arc::clone(&watch));
+        let runtime = CuredRuntime::new(watch, Arc::new(tunnels), Arc::default());
         let slept =
             tokio::time::timeout(Duration::from_millis(20), runtime.sleep(Duration::from_secs(60))).await;
         assert!(slept.is_err());

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
+use super::tunnel::SocketTunnels;
 use super::turn_watch::TurnWatch;
 
 /// Asks the kernel for room, since a burst that it drops costs SCTP a second each time; takes what it gives.
@@ -51,10 +52,12 @@ impl BurstGate {
     }
 }
 
-/// A socket whose traffic with TURN servers is watched, and whose bursts are held up at first.
+/// A socket whose traffic with TURN servers is watched and goes through streams where need be, and whose bursts are
+/// held up at first.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
+    tunnels: SocketTunnels,
     watch: Arc<TurnWatch>,
     gate: Arc<BurstGate>,
     /// The driver has just been given a datagram.
@@ -62,8 +65,38 @@ pub(super) struct WatchedSocket {
 }
 
 impl WatchedSocket {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, watch: Arc<TurnWatch>, gate: Arc<BurstGate>) -> Self {
-        Self { inner, watch, gate, served: AtomicBool::new(false) }
+    pub(super) fn new(
+        inner: Arc<dyn AsyncUdpSocket>,
+        tunnels: SocketTunnels,
+        watch: Arc<TurnWatch>,
+        gate: Arc<BurstGate>,
+    ) -> Self {
+        Self { inner, tunnels, watch, gate, served: AtomicBool::new(false) }
+    }
+}
+
+impl WatchedSocket {
+    /// Drops what comes too early, see [`TurnWatch::is_unannounced_relay`]; returns how many are left.
+    fn without_unannounced(
+        &self,
+        messages: usize,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> usize {
+        let mut left = messages;
+        for index in (0..messages).rev() {
+            if meta.get(index).is_some_and(|meta| self.watch.is_unannounced_relay(meta.addr)) {
+                left -= 1;
+                // The last one takes its place: the buffers are the caller's.
+                meta.swap(index, left);
+                let length = meta.get(index).map_or(0, |meta| meta.len);
+                let (front, back) = bufs.split_at_mut(left);
+                if let (Some(to), Some(from)) = (front.get_mut(index), back.first()) {
+                    to.iter_mut().zip(from.iter()).take(length).for_each(|(to, from)| *to = *from);
+                }
+            }
+        }
+        left
     }
 }
 
@@ -73,8 +106,11 @@ impl AsyncUdpSocket for WatchedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        let sent = ready!(self.inner.poll_send(cx, transmit))?;
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        let mut datagrams = transmit.contents.chunks(segment);
+        let tunneled = datagrams.all(|datagram| self.tunnels.take(transmit.destination, datagram));
+        let sent =
+            if tunneled { transmit.contents.len() } else { ready!(self.inner.poll_send(cx, transmit))? };
         for datagram in transmit.contents.chunks(segment) {
             self.watch.sent(transmit.destination, datagram);
         }
@@ -91,7 +127,16 @@ impl AsyncUdpSocket for WatchedSocket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let messages = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        let messages = loop {
+            if let Poll::Ready(messages) = self.tunnels.poll_recv(cx, bufs, meta) {
+                break messages;
+            }
+            let came = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+            let kept = self.without_unannounced(came, bufs, meta);
+            if kept > 0 {
+                break kept;
+            }
+        };
         self.served.store(true, Relaxed);
         for (buffer, meta) in bufs.iter().zip(meta.iter()).take(messages) {
             let received = buffer.get(..meta.len).unwrap_or_default();
@@ -120,6 +165,7 @@ mod tests {
 
     use webrtc::runtime::{Runtime as _, TokioRuntime};
 
+    use super::super::{Eagerness, Trust, Tunnels};
     use super::*;
 
     fn pair() -> (UdpSocket, Arc<BurstGate>, WatchedSocket) {
@@ -129,8 +175,10 @@ mod tests {
         theirs.connect(ours.local_addr().unwrap()).unwrap();
         let gate = Arc::<BurstGate>::default();
         let watch = Arc::new(TurnWatch::new(Vec::new()));
-        let socket =
-            WatchedSocket::new(TokioRuntime.wrap_udp_socket(ours).unwrap(), watch, Arc::clone(&gate));
+        let tunnels = Tunnels::new(&[], Trust::default(), Eagerness::AtOnce, Arc::clone(&watch));
+        let tunnels = SocketTunnels::new(Arc::new(tunnels), Ipv4Addr::LOCALHOST.into());
+        let inner = TokioRuntime.wrap_udp_socket(ours).unwrap();
+        let socket = WatchedSocket::new(inner, tunnels, watch, Arc::clone(&gate));
         (theirs, gate, socket)
     }
 

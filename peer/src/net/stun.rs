@@ -25,6 +25,21 @@ pub(super) fn look(datagram: &[u8]) -> Kind<'_> {
     }
 }
 
+/// What a server would say that has no room, to an Allocate request.
+pub(super) fn refusal(request: &[u8]) -> Option<Vec<u8>> {
+    let Kind::AllocateRequest { transaction, .. } = look(request) else { return None };
+    let mut message = Vec::with_capacity(28);
+    message.extend_from_slice(&ALLOCATE_ERROR.to_be_bytes());
+    message.extend_from_slice(&8_u16.to_be_bytes());
+    message.extend_from_slice(&MAGIC_COOKIE);
+    message.extend_from_slice(&transaction);
+    message.extend_from_slice(&ERROR_CODE.to_be_bytes());
+    message.extend_from_slice(&4_u16.to_be_bytes());
+    // Insufficient Capacity, 508.
+    message.extend_from_slice(&[0, 0, 5, 8]);
+    Some(message)
+}
+
 fn channel_data(datagram: &[u8]) -> Kind<'_> {
     match be16(datagram, 2).map(usize::from) {
         Some(length) if datagram.len() >= 4 + length => Kind::Payload(length),

@@ -5,12 +5,15 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
-use super::ice_servers::TurnEndpoint;
+use super::ice_servers::{Carrier, TurnEndpoint};
 use super::stun::{self, Kind};
+use crate::clock;
 use crate::report::RelayStats;
 
 /// Shared by the sockets of one connection.
@@ -20,6 +23,14 @@ pub(crate) struct TurnWatch {
     /// Addresses with the index of their endpoint; few, and written once each.
     addresses: RwLock<Vec<(SocketAddr, usize)>>,
     outcomes: Mutex<Outcomes>,
+    /// Somebody may wait for an outcome.
+    settled: Notify,
+    /// Addresses that servers lent us, with the index of their endpoint.
+    relayed: Mutex<Vec<(SocketAddr, usize)>>,
+    /// What the other side has said of its addresses.
+    signaled: RwLock<HashSet<SocketAddr>>,
+    /// Until when checks from relays that nobody has spoken of are held back.
+    unannounced_until: OnceLock<Instant>,
     datagrams_sent: AtomicU64,
     bytes_sent: AtomicU64,
     datagrams_received: AtomicU64,
@@ -42,6 +53,8 @@ pub(crate) enum Outcome {
     NotAsked,
     /// Its name has no address.
     Unresolved { message: String },
+    /// There is no stream to it.
+    Unreachable { message: String },
     /// Asked, and no answer.
     NoAnswer,
     /// It gave us an address.
@@ -65,6 +78,10 @@ impl TurnWatch {
             endpoints,
             addresses: RwLock::default(),
             outcomes: Mutex::new(outcomes),
+            settled: Notify::new(),
+            relayed: Mutex::default(),
+            signaled: RwLock::default(),
+            unannounced_until: OnceLock::new(),
             datagrams_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
             datagrams_received: AtomicU64::new(0),
@@ -75,7 +92,7 @@ impl TurnWatch {
     /// A name was resolved, which may be that of a TURN server.
     pub(super) fn resolved(&self, host: &str, port: u16, result: Result<&[SocketAddr], String>) {
         for (index, endpoint) in self.endpoints.iter().enumerate() {
-            if endpoint.port != port || !endpoint.host.eq_ignore_ascii_case(host) {
+            if endpoint.port != port || !endpoint.name.eq_ignore_ascii_case(host) {
                 continue;
             }
             match &result {
@@ -140,6 +157,68 @@ impl TurnWatch {
         }
     }
 
+    /// No stream to a server could be opened.
+    pub(super) fn unreachable(&self, server: usize, message: String) {
+        self.settle(&mut self.outcomes(), server, Outcome::Unreachable { message });
+    }
+
+    /// Waits until a server has lent us an address over UDP.
+    pub(super) async fn allocated_over_udp(&self) {
+        loop {
+            let settled = self.settled.notified();
+            {
+                let outcomes = self.outcomes();
+                let mut servers = self.endpoints.iter().zip(&outcomes.servers);
+                if servers.any(|(endpoint, outcome)| {
+                    endpoint.carrier == Carrier::Udp && *outcome == Outcome::Allocated
+                }) {
+                    return;
+                }
+            }
+            settled.await;
+        }
+    }
+
+    /// The other side can be reached at an address.
+    pub(crate) fn signaled(&self, address: SocketAddr) {
+        self.signaled.write().unwrap_or_else(PoisonError::into_inner).insert(address);
+    }
+
+    /// Whether a datagram comes from an address on a TURN server that the other side has not spoken of yet.
+    ///
+    /// A check that overtakes its candidate makes a peer-reflexive one, which the engine accepts sooner than it would
+    /// a relayed one: the connection would stay on the relay although a direct path was about to work. Such checks
+    /// are repeated, and by then the candidate has come.
+    pub(super) fn is_unannounced_relay(&self, from: SocketAddr) -> bool {
+        let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
+        let is_on_server = addresses.iter().any(|(server, _)| server.ip() == from.ip());
+        if !is_on_server || addresses.iter().any(|(server, _)| *server == from) {
+            return false;
+        }
+        let now = clock::now();
+        now < *self.unannounced_until.get_or_init(|| now + PATIENCE)
+            && !self.signaled.read().unwrap_or_else(PoisonError::into_inner).contains(&from)
+    }
+
+    /// A relayed candidate was found at a server that the engine knows by `url`: returns how people know it.
+    pub(crate) fn lent(&self, relayed: Option<SocketAddr>, url: &str) -> Option<&str> {
+        let named = |endpoint: &TurnEndpoint| {
+            endpoint.url == url || url.contains(&format!("{}:{}", endpoint.name, endpoint.port))
+        };
+        let index = self.endpoints.iter().position(named)?;
+        if let Some(relayed) = relayed {
+            self.relayed.lock().unwrap_or_else(PoisonError::into_inner).push((relayed, index));
+        }
+        self.endpoints.get(index).map(|endpoint| endpoint.url.as_str())
+    }
+
+    /// How the server that lent us an address is reached.
+    pub(crate) fn carrier_of(&self, relayed: SocketAddr) -> Option<Carrier> {
+        let lent = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, index) = lent.iter().find(|(address, _)| *address == relayed)?;
+        self.endpoints.get(*index).map(|endpoint| endpoint.carrier)
+    }
+
     /// How asking each server went so far.
     pub(crate) fn outcomes_so_far(&self) -> Vec<ServerOutcome> {
         let outcomes = self.outcomes();
@@ -177,6 +256,7 @@ impl TurnWatch {
             && *known != Outcome::Allocated
         {
             *known = outcome;
+            self.settled.notify_waiters();
         }
     }
 }
@@ -189,6 +269,9 @@ impl ServerOutcome {
             Outcome::NotAsked | Outcome::Allocated => None,
             Outcome::Unresolved { message } => {
                 Some(format!("TURN server {url}: its name has no address ({message})"))
+            }
+            Outcome::Unreachable { message } => {
+                Some(format!("TURN server {url} cannot be reached ({message})"))
             }
             Outcome::NoAnswer => Some(format!("TURN server {url} does not answer")),
             Outcome::Refused { code, message } => {
@@ -203,6 +286,8 @@ impl ServerOutcome {
 
 /// The answer to it is to ask again with the new nonce.
 const STALE_NONCE: u16 = 438;
+/// How long a candidate may come after the first check from it.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -215,9 +300,14 @@ mod tests {
 
     fn watch() -> TurnWatch {
         let url = "turn:turn.example:3478".to_owned();
-        let watch = TurnWatch::new(vec![TurnEndpoint { url, host: "turn.example".into(), port: 3478 }]);
+        let watch = TurnWatch::new(vec![endpoint(&url, "turn.example")]);
         watch.resolved("turn.example", 3478, Ok(&[server()]));
         watch
+    }
+
+    fn endpoint(url: &str, host: &str) -> TurnEndpoint {
+        let (url, host) = (url.to_owned(), host.to_owned());
+        TurnEndpoint { url, name: host.clone(), host, port: 3478, carrier: Carrier::Udp }
     }
 
     fn outcome(watch: &TurnWatch) -> Outcome {
@@ -260,6 +350,17 @@ mod tests {
     }
 
     #[test]
+    fn a_check_from_a_relay_waits_for_its_candidate() {
+        let watch = watch();
+        let relayed = SocketAddr::new(server().ip(), 50_000);
+        assert!(watch.is_unannounced_relay(relayed));
+        assert!(!watch.is_unannounced_relay(server()));
+        assert!(!watch.is_unannounced_relay("192.0.2.2:50000".parse().unwrap()));
+        watch.signaled(relayed);
+        assert!(!watch.is_unannounced_relay(relayed));
+    }
+
+    #[test]
     fn one_allocation_is_enough() {
         let watch = watch();
         watch.sent(server(), &stun(0x0003, &[(0x0006, b"user")]));
@@ -270,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_name_without_an_address_is_told() {
-        let watch = TurnWatch::new(vec![TurnEndpoint { url: "turn:x".into(), host: "x".into(), port: 3478 }]);
+        let watch = TurnWatch::new(vec![endpoint("turn:x", "x")]);
         watch.resolved("x", 3478, Err("not found".into()));
         assert_eq!(outcome(&watch), Outcome::Unresolved { message: "not found".into() });
     }

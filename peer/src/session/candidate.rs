@@ -1,6 +1,6 @@
 //! Reads a candidate-attribute far enough to show it to people. RFC 8839, section 5.1.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::types::Candidate;
 use crate::report::{CandidateReport, CandidateSide};
@@ -43,6 +43,17 @@ pub(crate) fn report(side: CandidateSide, candidate: &Candidate) -> Option<Candi
         url: candidate.url.clone(),
         elapsed_ms: None,
     })
+}
+
+/// The address of a UDP candidate, if it is no name.
+pub(crate) fn address(line: &str) -> Option<SocketAddr> {
+    let line = line.strip_prefix("candidate:")?;
+    let mut words = line.split_ascii_whitespace().skip(2);
+    let is_udp = words.next()?.eq_ignore_ascii_case("udp");
+    let mut words = words.skip(1);
+    let ip = words.next()?.parse().ok()?;
+    let port = words.next()?.parse().ok()?;
+    is_udp.then_some(SocketAddr::new(ip, port))
 }
 
 /// An address, or a name such as those that browsers hide addresses behind.
@@ -99,6 +110,18 @@ mod tests {
             "candidate:1 1 udp 1 192.0.2.7 1 host",
         ] {
             assert_eq!(read(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_udp_candidate_is_found_and_of_no_other() {
+        let found = |line| address(line).map(|address| address.to_string());
+        let line = "candidate:1 1 UDP 1 2001:db8::1 99 typ host";
+        assert_eq!(found(line).as_deref(), Some("[2001:db8::1]:99"));
+        for line in
+            ["candidate:1 1 tcp 1 192.0.2.1 9 typ host", "candidate:1 1 udp 1 x.local 9 typ host", "x", ""]
+        {
+            assert_eq!(found(line), None, "{line}");
         }
     }
 

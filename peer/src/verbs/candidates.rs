@@ -21,7 +21,8 @@ pub async fn run(common: &Common, flags: &cli::Candidates, reporter: &Reporter) 
             credential: flags.turn_password.clone(),
         },
     ];
-    let mut gathering = Gathering::start(common.policy(), addresses, &servers, flags.timeout).await?;
+    let (policy, trust) = (common.policy(), common.trust()?);
+    let mut gathering = Gathering::start(policy, addresses, trust, &servers, flags.timeout).await?;
     let mut found = 0;
     while let Some(event) = gathering.next().await {
         found += usize::from(matches!(event, Event::Candidate(_)));
