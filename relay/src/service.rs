@@ -19,15 +19,17 @@ use crate::config::{Config, ExternalIp, SecureConfig, Sources};
 use crate::crew::Crew;
 use crate::dtls::{CookieKey, Front, SessionConfig};
 use crate::io::{
-    Buffers, DtlsParts, Exchange, Listeners, Plane, SecureListeners, SecureParts, Worker, WorkerHandle,
-    WorkerParts,
+    Buffers, DtlsParts, Exchange, Handover, Listeners, Plane, SecureListeners, SecureParts, Worker,
+    WorkerHandle, WorkerParts,
 };
 use crate::metrics::{ProcessMetrics, WorkerMetrics};
 use crate::operate::{Event, Operation, Readiness};
 use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::reload::Reloader;
 use crate::telemetry::{Instruments, LogFilter};
-use crate::turn::{self, Addresses, Discovery, Lifetimes, Parts, Rules, Serials, Server};
+use crate::turn::{
+    self, Addresses, Discovery, Handles, Lifetimes, Parts, Rules, Serials, Server, WorkerIndex,
+};
 use crate::usage::{self, Reporter};
 use crate::webhook::Webhooks;
 use crate::{admin, check, clock, external, notify, telemetry};
@@ -185,9 +187,11 @@ impl Fleet {
         let (sender, ended) = mpsc::channel(1);
         let exchange = Exchange::new(listeners.len());
         let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
-        for (index, (listeners, secure)) in listeners.into_iter().enumerate() {
+        let count = u16::try_from(listeners.len()).context("too many workers")?;
+        let handovers = Handover::among(count);
+        for ((index, (listeners, secure)), handover) in (0..count).zip(listeners).zip(handovers) {
             let metrics = Arc::new(WorkerMetrics::default());
-            let server = blueprint.server(Arc::clone(&metrics))?;
+            let server = blueprint.server(index, Arc::clone(&metrics))?;
             let parts = WorkerParts {
                 listeners,
                 secure: blueprint.secure(secure),
@@ -198,9 +202,10 @@ impl Fleet {
                 metrics: Arc::clone(&metrics),
                 plane: blueprint.plane,
                 buffers: blueprint.buffers,
-                number: index,
+                number: index.into(),
                 exchange: exchange.clone(),
                 reporter: reporter.clone(),
+                handover,
             };
             let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
             let notice = EndNotice(sender.clone());
@@ -261,6 +266,7 @@ pub struct Blueprint {
     quota: Quota,
     own_relays: OwnRelays,
     webhooks: Option<Arc<Webhooks>>,
+    handles: Handles,
     plane: Plane,
     buffers: Buffers,
     secure: SecureConfig,
@@ -296,6 +302,7 @@ impl Blueprint {
             quota: Quota::new(config.user_limits),
             own_relays,
             webhooks: webhooks(config)?,
+            handles: Handles::new(&mut system_rng()?, u16::try_from(config.workers.get())?),
             plane: config.plane,
             buffers: config.buffers,
             secure: config.secure.clone(),
@@ -339,12 +346,13 @@ impl Blueprint {
         }
     }
 
-    fn server(&self, metrics: Arc<WorkerMetrics>) -> anyhow::Result<Server<StdRng>> {
+    fn server(&self, index: WorkerIndex, metrics: Arc<WorkerMetrics>) -> anyhow::Result<Server<StdRng>> {
         let parts = Parts {
             authenticator: self.authenticator.clone(),
             budget: self.budget.clone(),
             policy: self.policy.clone(),
             metrics,
+            handles: self.handles.of_worker(index),
             rng: system_rng()?,
         };
         Ok(Server::new(self.turn.clone(), parts).with_serials(self.serials.clone()))

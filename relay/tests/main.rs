@@ -13,6 +13,8 @@ mod hostile;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod mobility;
+#[cfg(test)]
 mod operation;
 #[cfg(test)]
 mod parity;

@@ -21,7 +21,7 @@ use farcall_relay::stun::{
 };
 use farcall_relay::turn::{
     Action, AddressPair, Addresses, AllocationId, ChannelRange, ClassicStun, ClientAddr, Config, Discovery,
-    FiveTuple, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
+    FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -164,6 +164,7 @@ impl Stage {
             budget: UnauthenticatedBudget::new(None, start),
             policy,
             metrics: Arc::new(WorkerMetrics::default()),
+            handles: Handles::new(&mut ChaCha20Rng::seed_from_u64(3), 2),
             rng: ChaCha20Rng::seed_from_u64(2),
         };
         Self {
@@ -305,7 +306,8 @@ impl Stage {
         while let Some(action) = self.server.poll_action() {
             match action {
                 Action::Respond { flow, message } => {
-                    assert_eq!(Some(flow), asker, "an answer to somebody else");
+                    let ip = |flow: FiveTuple| flow.client.0.ip();
+                    assert_eq!(Some(ip(flow)), asker.map(ip), "an answer to somebody else");
                     check_response(&message);
                     responses += 1;
                 }
@@ -332,6 +334,13 @@ impl Stage {
                     assert!(self.installed.iter().all(|route| route.allocation != allocation));
                 }
                 Action::LookUp(question) => panic!("a question without a webhook: {question:?}"),
+                Action::HandOver { flow, worker, .. } => {
+                    assert_eq!(
+                        (Some(flow), worker),
+                        (asker, 1),
+                        "there are two workers, and this is the first"
+                    );
+                }
                 Action::InstallRoute(route) => {
                     assert!(self.relays.contains_key(&route.allocation) && self.installed.insert(route));
                     self.routes.install(route);

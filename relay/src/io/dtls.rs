@@ -340,7 +340,9 @@ impl<R: CryptoRng> Engine<R> {
     /// Ends sessions that nobody uses.
     pub(super) fn close_idle_dtls(&mut self) {
         let Some(dtls) = &mut self.dtls else { return };
-        for index in dtls.overdue(self.now.instant, |flow| self.server.has_allocation(flow)) {
+        for index in dtls.overdue(self.now.instant, |flow| {
+            self.server.has_allocation(flow) || self.handover.is_anothers(flow)
+        }) {
             dtls.close(index);
         }
         self.hear_dtls();
@@ -371,8 +373,7 @@ impl<R: CryptoRng> Engine<R> {
         let Some(dtls) = &mut self.dtls else { return };
         dtls.inbox = inbox;
         for flow in std::mem::take(&mut dtls.ended) {
-            self.server.handle_flow_closed(flow);
-            self.act();
+            self.end_flow(flow);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::backlog::Urgency;
 use super::batch::Arrival;
 use super::dtls::DtlsClients;
 use super::exchange::Post;
+use super::handover::{Handover, Parcel};
 use super::linux;
 use super::outbox::{Envelope, Outbox, Outcome, Purpose};
 use super::relays::Relays;
@@ -19,7 +20,8 @@ use crate::metrics::{Direction, DropReason, Handshake, Secured, WorkerMetrics};
 use crate::routes::Routes;
 use crate::stun::{ChannelData, ChannelNumber, channel_data};
 use crate::turn::{
-    Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server, Transport,
+    Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server,
+    Transport, WorkerIndex,
 };
 use crate::usage::Reporter;
 use crate::webhook::{Asker, Webhooks};
@@ -80,6 +82,8 @@ pub(super) struct Engine<R> {
     pub(super) post: Post,
     /// For frames that are put together.
     pub(super) frame: Vec<u8>,
+    /// Clients that this worker shares with another.
+    pub(super) handover: Handover,
     pub(super) metrics: Arc<WorkerMetrics>,
     /// At once, since memory was last given back.
     pub(super) most_allocations: usize,
@@ -206,9 +210,17 @@ impl<R: CryptoRng> Engine<R> {
     /// Ends a stream and the allocation that came by it.
     pub(super) fn close_stream(&mut self, index: usize) {
         if let Some(flow) = self.streams.remove(index) {
-            self.server.handle_flow_closed(flow);
-            self.act();
+            self.end_flow(flow);
         }
+    }
+
+    /// A client's connection is over, whosever client it was.
+    pub(super) fn end_flow(&mut self, flow: FiveTuple) {
+        if let Some(owner) = self.handover.forget_owner(&flow) {
+            self.post(owner, Parcel::Ended { flow });
+        }
+        self.server.handle_flow_closed(flow);
+        self.act();
     }
 
     /// Ends what has had its time: allocations, permissions, channels.
@@ -218,17 +230,29 @@ impl<R: CryptoRng> Engine<R> {
     }
 
     pub(super) fn handle_client_bytes(&mut self, flow: FiveTuple, bytes: &[u8]) {
+        if self.forward_to_peer(flow, bytes) {
+            return;
+        }
+        // Another worker may have taken this client over just now, and the client know of it already.
+        self.handle_parcels();
+        self.handle_new_bytes(flow, bytes);
+    }
+
+    /// What no route knows.
+    fn handle_new_bytes(&mut self, flow: FiveTuple, bytes: &[u8]) {
+        if !self.pass_on(flow, bytes) {
+            self.server.handle_datagram(self.now, flow, bytes);
+            self.act();
+        }
+    }
+
+    /// Sends data of a channel on its way. False if there is no route for it.
+    fn forward_to_peer(&mut self, flow: FiveTuple, bytes: &[u8]) -> bool {
         let route = ChannelData::parse(bytes)
             .and_then(|message| Some((message.data, self.routes.to_peer(flow, message.channel)?)));
-        match route {
-            Some((data, (allocation, peer))) => {
-                self.send_to_peer(allocation, peer, data, Fragmentation::Allowed);
-            }
-            None => {
-                self.server.handle_datagram(self.now, flow, bytes);
-                self.act();
-            }
-        }
+        let Some((data, (allocation, peer))) = route else { return false };
+        self.send_to_peer(allocation, peer, data, Fragmentation::Allowed);
+        true
     }
 
     fn forward_to_client(&mut self, flow: FiveTuple, channel: ChannelNumber, data: &[u8]) {
@@ -242,7 +266,7 @@ impl<R: CryptoRng> Engine<R> {
                 frame.clear();
                 frame.extend_from_slice(&header);
                 frame.extend_from_slice(data);
-                self.send_by_dtls(flow, &frame, Some(data.len()));
+                self.send_to_client(flow, &frame, Some(data.len()));
                 self.frame = frame;
             }
             Transport::Tcp | Transport::Tls => {
@@ -251,7 +275,7 @@ impl<R: CryptoRng> Engine<R> {
                 frame.extend_from_slice(&header);
                 frame.extend_from_slice(data);
                 frame.extend_from_slice(channel_data::stream_padding(data.len()));
-                self.send_frame(flow, &frame, Some(data.len()));
+                self.send_to_client(flow, &frame, Some(data.len()));
                 self.frame = frame;
             }
         }
@@ -295,6 +319,10 @@ impl<R: CryptoRng> Engine<R> {
                         lookups.asker.ask(self.now.instant, question);
                     }
                 }
+                Action::HandOver { flow, worker, message } => {
+                    let (message, by) = (message.into(), self.handover.own());
+                    self.post(worker, Parcel::HandedOver { flow, message, by });
+                }
                 Action::InstallRoute(route) => self.routes.install(route),
                 Action::RemoveRoute(route) => self.routes.remove(&route),
             }
@@ -302,6 +330,13 @@ impl<R: CryptoRng> Engine<R> {
     }
 
     fn send_to_client(&mut self, flow: FiveTuple, message: &[u8], data_bytes: Option<usize>) {
+        if let Some(carrier) = self.handover.carrier(&flow) {
+            let parcel = Parcel::ToClient { flow, message: message.into(), data_bytes };
+            if let Some(parcel) = self.handover.keep(carrier, parcel) {
+                self.post(carrier, parcel);
+            }
+            return;
+        }
         match flow.transport {
             Transport::Udp => self.send_datagram(flow, &[], message, data_bytes),
             Transport::Dtls => self.send_by_dtls(flow, message, data_bytes),
@@ -494,12 +529,88 @@ impl<R: CryptoRng> Engine<R> {
     /// Ends streams that keep us waiting.
     pub(super) fn close_overdue_streams(&mut self) {
         self.streams.drop_stale(self.now.instant);
-        let overdue = self.streams.overdue(self.now.instant, |flow| self.server.has_allocation(flow));
+        let overdue = self.streams.overdue(self.now.instant, |flow| {
+            self.server.has_allocation(flow) || self.handover.is_anothers(flow)
+        });
         for index in overdue {
             self.close_stream(index);
         }
     }
 }
+
+impl<R: CryptoRng> Engine<R> {
+    /// What other workers have for this one.
+    pub(super) fn handle_parcels(&mut self) {
+        for _ in 0..MAX_PARCELS_A_TURN {
+            match self.handover.take() {
+                None => break,
+                Some(Parcel::FromClient { flow, message }) => {
+                    if !self.forward_to_peer(flow, &message) {
+                        self.handle_new_bytes(flow, &message);
+                    }
+                }
+                Some(Parcel::HandedOver { flow, message, by }) => self.adopt(flow, &message, by),
+                Some(Parcel::Adopted { flow, by }) => self.give_away(flow, by),
+                Some(Parcel::ToClient { flow, message, data_bytes }) => {
+                    self.send_to_client(flow, &message, data_bytes);
+                }
+                Some(Parcel::Ended { flow }) => {
+                    self.handover.forget_carrier(&flow);
+                    self.server.handle_flow_closed(flow);
+                    self.act();
+                }
+            }
+        }
+    }
+
+    /// Handles what came to another worker, and keeps the client if it turns out to be one of ours. Whoever was passed
+    /// on from here to others before has come back, and needs nobody in between: so no worker waits for itself.
+    fn adopt(&mut self, flow: FiveTuple, message: &[u8], by: WorkerIndex) {
+        let has_come_back = self.handover.forget_owner(&flow).is_some();
+        let was_ours = self.server.expects(&flow);
+        if !has_come_back && !was_ours && flow.transport != Transport::Udp {
+            self.handover.set_carrier(flow, by);
+        }
+        // Whoever carries the answer to the client must know beforehand whose it is.
+        self.handover.hold();
+        self.handle_new_bytes(flow, message);
+        let is_ours = self.server.expects(&flow);
+        if is_ours && !was_ours && !has_come_back {
+            self.post(by, Parcel::Adopted { flow, by: self.handover.own() });
+        }
+        if !is_ours && !was_ours && !has_come_back {
+            self.handover.forget_carrier(&flow);
+        }
+        for (carrier, parcel) in self.handover.let_go() {
+            self.post(carrier, parcel);
+        }
+    }
+
+    /// A client turned out to be another's. If its stream has ended since, that one should know.
+    fn give_away(&mut self, flow: FiveTuple, owner: WorkerIndex) {
+        let is_gone = flow.transport.is_stream() && !self.streams.contains(&flow);
+        if is_gone {
+            return self.post(owner, Parcel::Ended { flow });
+        }
+        self.handover.set_owner(self.now.instant, flow, owner);
+    }
+
+    /// Passes on what a client of another worker says. False if it is ours.
+    fn pass_on(&mut self, flow: FiveTuple, bytes: &[u8]) -> bool {
+        let Some(owner) = self.handover.owner(self.now.instant, &flow) else { return false };
+        self.post(owner, Parcel::FromClient { flow, message: bytes.into() });
+        true
+    }
+
+    fn post(&self, to: WorkerIndex, parcel: Parcel) {
+        if !self.handover.post(to, parcel) {
+            self.metrics.dropped(DropReason::Backlog);
+        }
+    }
+}
+
+/// Enough to keep up, few enough to be fair to the sockets.
+const MAX_PARCELS_A_TURN: usize = 256;
 
 fn count(metrics: &WorkerMetrics, outcome: &Outcome) {
     let Outcome { purpose, datagrams, data_bytes, sent } = outcome;

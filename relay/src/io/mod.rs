@@ -11,6 +11,7 @@ mod command;
 mod dtls;
 mod engine;
 mod exchange;
+mod handover;
 #[expect(unsafe_code, reason = "system calls that no safe crate offers")]
 mod linux;
 mod listeners;
@@ -27,6 +28,7 @@ pub use batch::{Arrival, Batch, Plane, Readiness};
 pub use command::{Command, Count, Listed, Traffic, Wanted, Whose};
 pub use dtls::DtlsParts;
 pub use exchange::Exchange;
+pub use handover::Handover;
 pub use listeners::{BindError, Buffers, Listeners};
 pub use outbox::{Envelope, Outbox, Outcome, Purpose};
 pub use secure_listeners::SecureListeners;

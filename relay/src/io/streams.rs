@@ -158,6 +158,11 @@ impl Streams {
         self.streams.get_mut(index)
     }
 
+    /// Whether this client is connected.
+    pub(super) fn contains(&self, flow: &FiveTuple) -> bool {
+        self.by_flow.contains_key(flow)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }

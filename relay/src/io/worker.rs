@@ -18,6 +18,7 @@ use super::command::{self, Command};
 use super::dtls::{DtlsClients, DtlsParts};
 use super::engine::{Engine, Lookups, StreamState, UdpListener, Via};
 use super::exchange::Exchange;
+use super::handover::Handover;
 use super::listeners::{Buffers, Listeners};
 use super::outbox::Outbox;
 use super::ready::Ready;
@@ -62,6 +63,8 @@ pub struct WorkerParts<R> {
     pub exchange: Exchange,
     /// Where it tells what ended.
     pub reporter: Reporter,
+    /// How it shares clients with others.
+    pub handover: Handover,
 }
 
 /// What TLS, DTLS and proxies need.
@@ -140,6 +143,7 @@ impl<R: CryptoRng> Worker<R> {
             number,
             exchange,
             reporter,
+            handover,
         } = parts;
         let (sender, commands) = command::queue();
         let poll = Poll::new()?;
@@ -173,6 +177,7 @@ impl<R: CryptoRng> Worker<R> {
         }
         let dtls = secure.dtls.map(|parts| DtlsClients::new(dtls_sockets, parts, Arc::clone(&metrics)));
         let waker = Arc::new(Waker::new(registry, Source::Waker.into())?);
+        handover.set_waker(&waker);
         let is_stopping = Arc::new(AtomicBool::new(false));
         let handle = WorkerHandle {
             waker: Arc::clone(&waker),
@@ -190,6 +195,7 @@ impl<R: CryptoRng> Worker<R> {
             outbox: Outbox::new(plane),
             post: exchange.join(number, &waker),
             frame: Vec::new(),
+            handover,
             metrics,
             most_allocations: 0,
             lookups,
@@ -227,6 +233,7 @@ impl<R: CryptoRng> Worker<R> {
                 }
             }
             self.engine.handle_post();
+            self.engine.handle_parcels();
             self.engine.handle_timeout();
             self.engine.handle_dtls_timeout();
             self.sweep();
@@ -352,6 +359,7 @@ impl<R: CryptoRng> Worker<R> {
         }
         self.engine.close_overdue_streams();
         self.engine.close_idle_dtls();
+        self.engine.handover.sweep(self.engine.now.instant);
         for index in 0..self.tcp.len() {
             self.serve_connections(index);
         }

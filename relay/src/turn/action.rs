@@ -1,6 +1,6 @@
 //! What the state machine wants done, as plain data.
 
-use super::{FiveTuple, PeerAddr, RelayedAddr};
+use super::{FiveTuple, PeerAddr, RelayedAddr, WorkerIndex};
 use crate::auth::{LookUp, User};
 use crate::policy::Limits;
 use crate::stun::ChannelNumber;
@@ -60,6 +60,15 @@ pub enum Action {
     },
     /// Ask somebody else about a user, and say what came of it by `handle_looked_up`, whenever that is.
     LookUp(LookUp),
+    /// Have another worker handle this, since it names something of that one's.
+    HandOver {
+        /// From whom it came.
+        flow: FiveTuple,
+        /// Which worker.
+        worker: WorkerIndex,
+        /// The whole message.
+        message: Vec<u8>,
+    },
     /// Forward data of this channel without asking.
     InstallRoute(Route),
     /// Ask again.

@@ -18,7 +18,9 @@ use super::inspect::Story;
 use super::permission::Permissions;
 use super::ports::{Parity, PortSequence};
 use super::reply::Reply;
-use super::{Action, Admission, AllocationId, Now, Reject, RelayError, RelayedAddr, Server, lifetime};
+use super::{
+    Action, Admission, AllocationId, Now, Reject, RelayError, RelayedAddr, Server, WorkerIndex, lifetime,
+};
 use crate::auth::Credential;
 use crate::policy::Meter;
 use crate::stun::{AttributeType, Message};
@@ -145,6 +147,21 @@ impl<R: CryptoRng> Server<R> {
             return Err(Reject::InsufficientCapacity);
         }
         let wish = Wish::of(message)?;
+        let is_mobile = match message.find(AttributeType::MOBILITY_TICKET) {
+            None => false,
+            Some([]) => true,
+            Some(_) => return Err(Reject::BadRequest),
+        };
+        if let Wish::Held(token) = wish
+            && let Some(worker) = self.elsewhere(token)
+        {
+            self.push(Action::HandOver { flow: reply.flow, worker, message: message.as_bytes().to_vec() });
+            return Ok(());
+        }
+        if is_mobile {
+            let ticket = self.parts.handles.new_ticket(&mut self.parts.rng);
+            self.mobiles.add(reply.flow, ticket, reply.transaction_id);
+        }
         let granted = self.config.lifetimes.grant(lifetime::requested(message)?);
         let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
         let attempt = |family, parity, next| Attempt {
@@ -156,7 +173,7 @@ impl<R: CryptoRng> Server<R> {
             next,
             refused: None,
         };
-        match wish {
+        let result = match wish {
             Wish::One { family, parity } => self.attempt(attempt(family, parity, Next::Answer)),
             Wish::WithNextPort { family } => {
                 self.attempt(attempt(family, Parity::EvenWithNext, Next::HoldNextPort))
@@ -169,7 +186,19 @@ impl<R: CryptoRng> Server<R> {
                 })
             }
             Wish::Held(token) => self.claim(now.instant, reply, credential, granted, token),
+        };
+        if result.is_err() {
+            self.mobiles.forget(reply.flow);
         }
+        result
+    }
+
+    /// Which other worker a token is of.
+    fn elsewhere(&self, token: ReservationToken) -> Option<WorkerIndex> {
+        if self.held_ports.contains_key(&token) {
+            return None;
+        }
+        self.parts.handles.token_worker(token).filter(|worker| *worker != self.parts.handles.worker())
     }
 
     /// Makes an allocation and asks for its socket.
@@ -300,8 +329,7 @@ impl<R: CryptoRng> Server<R> {
 
     /// Keeps an open port for whoever brings its token in time.
     fn hold(&mut self, now: Instant, first: AllocationId, id: AllocationId) {
-        let mut token = ReservationToken::default();
-        self.parts.rng.fill_bytes(&mut token);
+        let token = self.parts.handles.new_token(&mut self.parts.rng);
         let expires_at = now + HOLD_TIME;
         if let Some(held) = self.allocations.get_mut(id.0) {
             held.phase = Phase::Held { token, expires_at };
@@ -379,7 +407,7 @@ impl<R: CryptoRng> Server<R> {
                     refused: Some((family, reject)),
                 };
                 if self.attempt(attempt).is_err() {
-                    self.reject(&reply, reject);
+                    self.give_up(&reply, reject);
                 }
             }
             Next::Answer | Next::HoldNextPort => match self.clients.all(allocation.flow).next() {
@@ -387,9 +415,14 @@ impl<R: CryptoRng> Server<R> {
                     self.do_without(first, family, reject);
                     self.respond_allocated(&reply);
                 }
-                None => self.reject(&reply, reject),
+                None => self.give_up(&reply, reject),
             },
         }
+    }
+
+    fn give_up(&mut self, reply: &Reply, reject: Reject) {
+        self.mobiles.forget(reply.flow);
+        self.reject(reply, reject);
     }
 
     fn open(&mut self, now: Instant, id: AllocationId) {
@@ -413,6 +446,7 @@ impl<R: CryptoRng> Server<R> {
             held.iter().map(|found| self.config.addresses.advertised(found.relayed)).collect();
         let (granted, token) = (first.granted, first.held);
         let refused = held.iter().find_map(|found| found.refused);
+        let ticket = self.first_ticket(reply.flow);
         let client = reply.flow.client.0;
         self.succeed(reply, |writer| {
             for relayed in relayed {
@@ -430,6 +464,9 @@ impl<R: CryptoRng> Server<R> {
                 writer.attribute(AttributeType::RESERVATION_TOKEN, &token);
             }
             writer.xor_address(AttributeType::XOR_MAPPED_ADDRESS, client);
+            if let Some(ticket) = ticket {
+                writer.attribute(AttributeType::MOBILITY_TICKET, &ticket);
+            }
         });
     }
 

@@ -262,6 +262,7 @@ impl Pair {
                 | Action::SendToClient { .. }
                 | Action::SendToPeer { .. }
                 | Action::LookUp(_)
+                | Action::HandOver { .. }
                 | Action::OpenRelay { .. } => panic!("unexpected {action:?}"),
             }
         }

@@ -37,6 +37,13 @@ impl<R: CryptoRng> Server<R> {
 
     /// What the four methods have in common: nobody unknown gets further than this.
     pub(super) fn handle_turn_request(&mut self, now: Now, flow: FiveTuple, message: &Message<'_>) {
+        self.settle_unless_repeated(flow, message.transaction_id());
+        if message.method() == Method::REFRESH
+            && let Some(ticket) = message.find(AttributeType::MOBILITY_TICKET)
+            && !self.clients.contains(flow)
+        {
+            return self.handle_ticket(now, flow, message, ticket);
+        }
         let mut reply = Reply::to(flow, message);
         let allocation = self.clients.all(flow).find_map(|id| self.allocations.get(id.0));
         let known = allocation.map(|allocation| &allocation.credential);
@@ -56,7 +63,7 @@ impl<R: CryptoRng> Server<R> {
             (Method::REFRESH, None) => self.handle_late_refresh(now, &reply, message),
             (_, None) => Err(Reject::AllocationMismatch),
             (_, Some(id)) if !self.belongs_to(id, &credential) => Err(Reject::WrongCredentials),
-            (Method::REFRESH, Some(_)) => self.handle_refresh(now, &reply, credential, message),
+            (Method::REFRESH, Some(_)) => self.handle_refresh(now, &reply, &credential, message),
             (Method::CREATE_PERMISSION, Some(_)) => self.handle_create_permission(now, &reply, message),
             (_, Some(_)) => self.handle_channel_bind(now, &reply, message),
         };
@@ -69,6 +76,7 @@ impl<R: CryptoRng> Server<R> {
 
     /// RFC 8656, section 10: an indication has no answer, so whatever is wrong with it ends in silence.
     pub(super) fn handle_send(&mut self, flow: FiveTuple, message: &Message<'_>) {
+        self.settle(flow);
         let peer = message.find_xor_address(AttributeType::XOR_PEER_ADDRESS).map(PeerAddr);
         let data = message.find(AttributeType::DATA);
         let Some((peer, data)) =
@@ -96,39 +104,48 @@ impl<R: CryptoRng> Server<R> {
         self.push(Action::SendToPeer { allocation, peer, data: data.into(), fragmentation });
     }
 
-    /// Section 8.2: a lifetime of zero ends an allocation at once. One that names no family is about all.
     fn handle_refresh(
         &mut self,
         now: Now,
         reply: &Reply,
-        credential: Credential,
+        credential: &Credential,
         message: &Message<'_>,
     ) -> Result<(), Reject> {
+        let ticket = self.presented_ticket(reply.flow, message)?;
+        let granted = self.refresh_allocations(now, reply, reply.flow, credential, message)?;
+        self.respond_refreshed(reply, granted, reply.flow, ticket);
+        Ok(())
+    }
+
+    /// Section 8.2: a lifetime of zero ends an allocation at once. A request that names no family is about all of
+    /// what `holder` has.
+    pub(super) fn refresh_allocations(
+        &mut self,
+        now: Now,
+        reply: &Reply,
+        holder: FiveTuple,
+        credential: &Credential,
+        message: &Message<'_>,
+    ) -> Result<Duration, Reject> {
         let family = Family::requested(message)?;
         let is_meant = |id: &AllocationId| {
             let found = self.allocations.get(id.0);
             found.is_some_and(|found| family.is_none_or(|family| Family::of(found.relayed.0.ip()) == family))
         };
-        let meant: Vec<_> = self.clients.all(reply.flow).filter(is_meant).collect();
+        let meant: Vec<_> = self.clients.all(holder).filter(is_meant).collect();
         if meant.is_empty() {
             return Err(Reject::PeerAddressFamilyMismatch);
         }
         let requested = lifetime::requested(message)?;
-        let granted = match requested {
-            Some(requested) if requested.is_zero() => {
-                meant.into_iter().for_each(|id| self.delete(id, EndReason::Released));
-                self.ended.note(now.instant, reply.flow, reply.transaction_id);
-                requested
-            }
-            Some(_) | None => {
-                let granted = self.config.lifetimes.grant(requested);
-                let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
-                meant.into_iter().for_each(|id| self.refresh(id, now.instant + granted, &credential));
-                granted
-            }
-        };
-        self.respond_refreshed(reply, granted);
-        Ok(())
+        if requested.is_some_and(|requested| requested.is_zero()) {
+            meant.into_iter().for_each(|id| self.delete(id, EndReason::Released));
+            self.ended.note(now.instant, reply.flow, reply.transaction_id);
+            return Ok(Duration::ZERO);
+        }
+        let granted = self.config.lifetimes.grant(requested);
+        let granted = credential.bound(now.unix).map_or(granted, |bound| granted.min(bound));
+        meant.into_iter().for_each(|id| self.refresh(id, now.instant + granted, credential));
+        Ok(granted)
     }
 
     /// There is nothing left to refresh, which may be this very request's doing.
@@ -137,7 +154,7 @@ impl<R: CryptoRng> Server<R> {
         if !is_end || !self.ended.contains(now.instant, reply.flow, reply.transaction_id) {
             return Err(Reject::AllocationMismatch);
         }
-        self.respond_refreshed(reply, Duration::ZERO);
+        self.respond_refreshed(reply, Duration::ZERO, reply.flow, None);
         Ok(())
     }
 
@@ -148,12 +165,6 @@ impl<R: CryptoRng> Server<R> {
         // A new token takes over from the one before.
         allocation.credential = credential.clone();
         self.deadlines.renew(Expiry::Allocation(id), before, expires_at);
-    }
-
-    fn respond_refreshed(&mut self, reply: &Reply, granted: Duration) {
-        self.succeed(reply, |writer| {
-            writer.attribute(AttributeType::LIFETIME, &lifetime::to_value(granted));
-        });
     }
 
     /// Section 9.2: all the peers, or none.
@@ -232,7 +243,7 @@ impl<R: CryptoRng> Server<R> {
         self.allocations.get(id.0).is_some_and(|allocation| credential.may_act_for(&allocation.credential))
     }
 
-    fn refuse_stranger(&mut self, now: Now, reply: &Reply, refusal: Refusal) {
+    pub(super) fn refuse_stranger(&mut self, now: Now, reply: &Reply, refusal: Refusal) {
         if !self.may_refuse_stranger(now, reply.flow) {
             return;
         }

@@ -16,10 +16,11 @@ use super::clients::Clients;
 use super::deadlines::{Deadlines, Expiry};
 use super::ended::Ended;
 use super::lookups::Waiting;
+use super::mobility::Mobiles;
 use super::reply::Reply;
 use super::{
     Action, Addresses, Admission, AllocationId, ChannelRange, Departure, Discovery, EndReason, FiveTuple,
-    Fragmentation, Lifetimes, PeerAddr, Reject, Serials, Transport,
+    Fragmentation, Handles, Lifetimes, PeerAddr, Reject, Serials, Transport,
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
@@ -64,6 +65,8 @@ pub struct Parts<R> {
     pub policy: PeerPolicy,
     /// What is counted.
     pub metrics: Arc<WorkerMetrics>,
+    /// What it names things by that clients come back for.
+    pub handles: Handles,
     /// Ports and transaction ids.
     pub rng: R,
 }
@@ -86,6 +89,7 @@ pub struct Server<R> {
     pub(super) clients: Clients,
     /// Ports that are open and nobody's yet.
     pub(super) held_ports: HashMap<ReservationToken, AllocationId>,
+    pub(super) mobiles: Mobiles,
     pub(super) ended: Ended,
     pub(super) deadlines: Deadlines,
     pub(super) waiting: Waiting,
@@ -105,6 +109,7 @@ impl<R: CryptoRng> Server<R> {
             allocations: Slab::new(),
             clients: Clients::default(),
             held_ports: HashMap::new(),
+            mobiles: Mobiles::default(),
             ended: Ended::default(),
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
@@ -153,9 +158,14 @@ impl<R: CryptoRng> Server<R> {
     /// A stream ended, and with it its client's allocation. RFC 8656, section 7.
     pub fn handle_flow_closed(&mut self, flow: FiveTuple) {
         self.waiting.forget(flow);
-        for allocation in self.clients.all(flow) {
-            self.delete(allocation, EndReason::Disconnected);
+        if let Some(to) = self.mobiles.destination(flow) {
+            return self.settle(to);
         }
+        // A mobile client has lost its way here and may find another.
+        if !self.mobiles.contains(flow) {
+            self.clients.all(flow).for_each(|allocation| self.delete(allocation, EndReason::Disconnected));
+        }
+        self.mobiles.expect_no_more(flow);
     }
 
     /// Ends whatever has had its time.
@@ -235,6 +245,7 @@ impl<R: CryptoRng> Server<R> {
 
     /// The way of ChannelData that no route knows.
     fn handle_channel_data(&mut self, flow: FiveTuple, datagram: &[u8]) {
+        self.settle(flow);
         let Some(ChannelData { channel, data }) = ChannelData::parse(datagram) else {
             return self.drop_datagram(DropReason::Malformed);
         };
@@ -281,6 +292,9 @@ impl<R: CryptoRng> Server<R> {
         let departure = self.allocations.get(id.0).and_then(Allocation::summary);
         let Some(allocation) = self.allocations.try_remove(id.0) else { return };
         self.clients.remove(allocation.flow, id);
+        if !self.clients.contains(allocation.flow) {
+            self.mobiles.forget(allocation.flow);
+        }
         for (channel, binding) in allocation.channels.iter() {
             self.deadlines.remove(Expiry::Channel(id, channel), binding.expires_at);
             if allocation.permissions.contains(binding.peer.0.ip()) {

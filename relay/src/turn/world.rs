@@ -128,6 +128,7 @@ impl World {
             budget: UnauthenticatedBudget::new(rate.and_then(std::num::NonZeroU32::new), start),
             policy,
             metrics: Arc::clone(&metrics),
+            handles: Handles::new(&mut rng, 2),
             rng,
         };
         Self {

@@ -11,6 +11,7 @@ mod icmp;
 mod lifetimes;
 mod limits;
 mod lookups;
+mod mobility;
 mod permissions;
 mod policy;
 mod reservation;
