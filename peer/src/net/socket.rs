@@ -107,10 +107,11 @@ impl AsyncUdpSocket for WatchedSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let mut datagrams = transmit.contents.chunks(segment);
-        let tunneled = datagrams.all(|datagram| self.tunnels.take(transmit.destination, datagram));
-        let sent =
-            if tunneled { transmit.contents.len() } else { ready!(self.inner.poll_send(cx, transmit))? };
+        let sent = if self.tunnels.take(transmit.destination, transmit.contents.chunks(segment)) {
+            transmit.contents.len()
+        } else {
+            ready!(self.inner.poll_send(cx, transmit))?
+        };
         for datagram in transmit.contents.chunks(segment) {
             self.watch.sent(transmit.destination, datagram);
         }
@@ -132,7 +133,8 @@ impl AsyncUdpSocket for WatchedSocket {
                 break messages;
             }
             let came = ready!(self.inner.poll_recv(cx, bufs, meta))?;
-            let kept = self.without_unannounced(came, bufs, meta);
+            // Once a channel is open there is a pair, and nothing is too early any more.
+            let kept = if self.gate.is_open() { came } else { self.without_unannounced(came, bufs, meta) };
             if kept > 0 {
                 break kept;
             }

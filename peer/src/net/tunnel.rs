@@ -111,8 +111,8 @@ impl SocketTunnels {
         Self { tunnels, local, open: Mutex::default(), inbox: Arc::default() }
     }
 
-    /// Takes a datagram if it is for a server that is reached by a stream. Says whether it was.
-    pub(super) fn take(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+    /// Takes datagrams if they are for a server that is reached by a stream. Says whether they were.
+    pub(super) fn take<'a>(&self, to: SocketAddr, datagrams: impl Iterator<Item = &'a [u8]>) -> bool {
         let Some((index, endpoint)) = self.tunnels.behind(to) else { return false };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let tunnel = match open.iter().position(|tunnel| tunnel.stand_in == to) {
@@ -132,8 +132,10 @@ impl SocketTunnels {
             }
         };
         if let Some(tunnel) = tunnel {
-            // As with UDP, what there is no room for is lost.
-            let _ = tunnel.outgoing.try_send(Bytes::copy_from_slice(datagram));
+            for datagram in datagrams {
+                // As with UDP, what there is no room for is lost.
+                let _ = tunnel.outgoing.try_send(Bytes::copy_from_slice(datagram));
+            }
         }
         true
     }
@@ -163,7 +165,7 @@ impl Ends {
     async fn run(self, mut queue: mpsc::Receiver<Bytes>) {
         let Some(first) = queue.recv().await else { return };
         if self.tunnels.eagerness == Eagerness::WhenUdpIsSilent
-            && timeout(UDP_SILENCE, self.tunnels.watch.allocated_over_udp()).await.is_ok()
+            && timeout(UDP_SILENCE, self.tunnels.watch.lends_over_udp()).await == Ok(true)
         {
             return self.refuse(&first, queue).await;
         }
@@ -376,6 +378,10 @@ mod tests {
         }
     }
 
+    fn once(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(datagram)
+    }
+
     fn allocate_request() -> Vec<u8> {
         [&[0, 3, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat()
     }
@@ -401,9 +407,9 @@ mod tests {
     async fn datagrams_go_through_a_stream_both_ways() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tunnels, stand_in, _) = socket_tunnels(listener.local_addr().unwrap().port());
-        assert!(!tunnels.take("127.0.0.1:9".parse().unwrap(), b"not for a server"));
-        assert!(tunnels.take(stand_in, &allocate_request()));
-        assert!(tunnels.take(stand_in, b"\x40\x00\x00\x01x"));
+        assert!(!tunnels.take("127.0.0.1:9".parse().unwrap(), once(b"not for a server")));
+        let request = allocate_request();
+        assert!(tunnels.take(stand_in, [&request[..], b"\x40\x00\x00\x01x"].into_iter()));
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut heard = [0; 28];
         stream.read_exact(&mut heard).await.unwrap();
@@ -421,7 +427,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let (tunnels, stand_in, watch) = socket_tunnels(port);
-        tunnels.take(stand_in, &allocate_request());
+        tunnels.take(stand_in, once(&allocate_request()));
         let (from, refusal) = receive(&tunnels).await;
         assert_eq!((from, &refusal[..2], &refusal[8..20]), (stand_in, &[1, 0x13][..], &[7; 12][..]));
         let complaint = watch.outcomes_so_far()[0].complaint().unwrap();

@@ -162,21 +162,29 @@ impl TurnWatch {
         self.settle(&mut self.outcomes(), server, Outcome::Unreachable { message });
     }
 
-    /// Waits until a server has lent us an address over UDP.
-    pub(super) async fn allocated_over_udp(&self) {
+    /// Whether a server lends us an address over UDP: as soon as one has, or none will.
+    pub(super) async fn lends_over_udp(&self) -> bool {
         loop {
             let settled = self.settled.notified();
-            {
-                let outcomes = self.outcomes();
-                let mut servers = self.endpoints.iter().zip(&outcomes.servers);
-                if servers.any(|(endpoint, outcome)| {
-                    endpoint.carrier == Carrier::Udp && *outcome == Outcome::Allocated
-                }) {
-                    return;
-                }
+            if let Some(lends) = self.lends_over_udp_so_far() {
+                return lends;
             }
             settled.await;
         }
+    }
+
+    fn lends_over_udp_so_far(&self) -> Option<bool> {
+        let outcomes = self.outcomes();
+        let servers = self.endpoints.iter().zip(&outcomes.servers);
+        let mut may_still = false;
+        for (_, outcome) in servers.filter(|(endpoint, _)| endpoint.carrier == Carrier::Udp) {
+            match outcome {
+                Outcome::Allocated => return Some(true),
+                Outcome::NotAsked | Outcome::NoAnswer => may_still = true,
+                Outcome::Unresolved { .. } | Outcome::Unreachable { .. } | Outcome::Refused { .. } => {}
+            }
+        }
+        (!may_still).then_some(false)
     }
 
     /// The other side can be reached at an address.
@@ -202,8 +210,12 @@ impl TurnWatch {
 
     /// A relayed candidate was found at a server that the engine knows by `url`: returns how people know it.
     pub(crate) fn lent(&self, relayed: Option<SocketAddr>, url: &str) -> Option<&str> {
+        let (_, rest) = url.split_once(':')?;
+        let authority = rest.split_once('?').map_or(rest, |(authority, _)| authority);
+        let (host, port) = authority.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
         let named = |endpoint: &TurnEndpoint| {
-            endpoint.url == url || url.contains(&format!("{}:{}", endpoint.name, endpoint.port))
+            endpoint.name.eq_ignore_ascii_case(host) && endpoint.port.to_string() == port
         };
         let index = self.endpoints.iter().position(named)?;
         if let Some(relayed) = relayed {
@@ -347,6 +359,29 @@ mod tests {
         };
         assert_eq!(complaint(401, ""), "TURN server turn:x refuses the username or password (401)");
         assert_eq!(complaint(486, "quota reached"), "TURN server turn:x refuses (486 quota reached)");
+    }
+
+    #[test]
+    fn a_lent_address_belongs_to_the_server_of_that_very_name() {
+        let endpoints =
+            ["turn.example.org", "example.org"].map(|host| endpoint(&format!("turn:{host}"), host));
+        let watch = TurnWatch::new(endpoints.to_vec());
+        let relayed = "192.0.2.9:50000".parse().unwrap();
+        let known_as = watch.lent(Some(relayed), "turn:example.org:3478?transport=udp");
+        assert_eq!(known_as, Some("turn:example.org"));
+        assert_eq!(watch.carrier_of(relayed), Some(Carrier::Udp));
+        assert_eq!(watch.lent(None, "turn:example.org:99?transport=udp"), None);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_udp_where_no_server_can_answer_over_it() {
+        let tcp = TurnEndpoint { carrier: Carrier::Tcp, ..endpoint("turn:x?transport=tcp", "x") };
+        assert!(!TurnWatch::new(vec![tcp.clone()]).lends_over_udp().await);
+
+        let watch = TurnWatch::new(vec![tcp, endpoint("turn:y", "y")]);
+        assert_eq!(watch.lends_over_udp_so_far(), None);
+        watch.resolved("y", 3478, Err("not found".into()));
+        assert!(!watch.lends_over_udp().await);
     }
 
     #[test]
