@@ -191,7 +191,7 @@ impl Config {
 
     /// Reads a configuration from the text of a file alone.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let raw = toml::from_str::<Raw>(text).map_err(|error| ConfigError(vec![error.to_string()]))?;
+        let raw = toml::from_str::<Raw>(text).map_err(|error| ConfigError(vec![malformed(text, &error)]))?;
         Self::try_from(raw)
     }
 }
@@ -389,7 +389,24 @@ fn read_file(path: &Path) -> Result<Raw, ConfigError> {
     let mistake =
         |error: &dyn fmt::Display| ConfigError(vec![format!("config: {}: {error}", path.display())]);
     let text = std::fs::read_to_string(path).map_err(|error| mistake(&error))?;
-    toml::from_str(&text).map_err(|error| mistake(&error))
+    toml::from_str(&text).map_err(|error| mistake(&malformed(&text, &error)))
+}
+
+/// Where a file is no configuration and why, without quoting it: there may be a secret in that line.
+fn malformed(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = 1 + before.matches('\n').count();
+    let message = error.message();
+    match (message.find("string \""), message.rfind(", expected")) {
+        (Some(value), Some(rest)) if value < rest => {
+            format!(
+                "line {line}: {}a string{}",
+                message.get(..value).unwrap_or_default(),
+                message.get(rest..).unwrap_or_default()
+            )
+        }
+        _ => format!("line {line}: {message}"),
+    }
 }
 
 fn default_workers() -> NonZeroUsize {

@@ -287,7 +287,13 @@ fn read(path: &Path) -> Result<Raw, Mistake> {
         rule: error.to_string().trim_end().into(),
     };
     let text = std::fs::read_to_string(path).map_err(|error| about(&error))?;
-    toml::from_str(&text).map_err(|error| about(&error))
+    toml::from_str(&text).map_err(|error| about(&malformed(&text, &error)))
+}
+
+/// Where a file is no configuration and why, without quoting it: there may be a secret in that line.
+fn malformed(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", 1 + before.matches('\n').count(), error.message())
 }
 
 /// Loopback: what is reachable from elsewhere was meant to be.

@@ -182,3 +182,12 @@ fn durations_have_a_unit() {
         assert_eq!(mistakes(flags(&[&format!("--resume-window={bad}")])).len(), 1, "{bad}");
     }
 }
+
+#[test]
+fn a_line_that_is_wrong_is_named_but_not_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("signaling.toml");
+    std::fs::write(&path, "listen = \"127.0.0.1:0\"\njoin-token = [\"hunter2\"\n").unwrap();
+    let mistake = read(&path).unwrap_err().rule;
+    assert!(mistake.contains("line 2: ") && !mistake.contains("hunter2"), "{mistake}");
+}
