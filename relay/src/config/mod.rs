@@ -395,18 +395,7 @@ fn read_file(path: &Path) -> Result<Raw, ConfigError> {
 /// Where a file is no configuration and why, without quoting it: there may be a secret in that line.
 fn malformed(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = 1 + before.matches('\n').count();
-    let message = error.message();
-    match (message.find("string \""), message.rfind(", expected")) {
-        (Some(value), Some(rest)) if value < rest => {
-            format!(
-                "line {line}: {}a string{}",
-                message.get(..value).unwrap_or_default(),
-                message.get(rest..).unwrap_or_default()
-            )
-        }
-        _ => format!("line {line}: {message}"),
-    }
+    format!("line {}: {}", 1 + before.matches('\n').count(), error.message())
 }
 
 fn default_workers() -> NonZeroUsize {
