@@ -26,7 +26,7 @@ fn run() -> Result<ExitCode> {
     rights::acquire()?;
     let mut out = std::io::stdout();
     let options = Options::parse(std::env::args().skip(1))?;
-    let scenarios = runner::select(&ALL, &options.filters)?;
+    let scenarios = runner::select(ALL, &options.filters)?;
     if options.list {
         for scenario in scenarios {
             writeln!(out, "{:<24}{}", scenario.name, scenario.claim)?;
