@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failure::{Failure, Reason};
-use crate::media::Source;
+use crate::media::{Source, Tones};
 use crate::net::{IcePolicy, Trust};
 use crate::session::OfferPolicy;
 
@@ -142,6 +142,9 @@ pub struct Call {
     /// Record what comes into this directory.
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
+    /// Press these keys of a telephone once the call is up: 0-9, *, #, A-D, and a comma for a pause of two seconds.
+    #[arg(long, value_name = "TONES")]
+    pub dtmf: Option<Tones>,
     /// Hang up this long after the call began.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,

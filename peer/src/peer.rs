@@ -16,7 +16,7 @@ use tokio::time::sleep_until;
 use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
-use crate::media::Clips;
+use crate::media::{Clips, Tones};
 use crate::net::{BindAddresses, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers};
 use crate::report::{Event, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
@@ -78,6 +78,7 @@ impl Config {
 pub struct Peer {
     commands: mpsc::UnboundedSender<Command>,
     outgoing: mpsc::Sender<Message>,
+    tones: mpsc::Sender<Tones>,
     data: mpsc::Receiver<Bytes>,
     events: mpsc::Receiver<Event>,
     task: JoinHandle<Result<(), Failure>>,
@@ -90,6 +91,7 @@ impl Peer {
             .map_err(|error| Failure::new(Reason::BadUsage, error.to_string()))?;
         let (commands, command_queue) = mpsc::unbounded_channel();
         let (outgoing, outgoing_queue) = mpsc::channel(MESSAGES);
+        let (tones, wanted_tones) = mpsc::channel(MESSAGES);
         let (text_sender, texts) = mpsc::channel(MESSAGES);
         let (data_sender, data) = mpsc::channel(MESSAGES);
         let (event_sender, events) = mpsc::channel(EVENTS);
@@ -123,6 +125,7 @@ impl Peer {
                 trust,
                 eagerness: Eagerness::WhenUdpIsSilent,
                 clips: config.clips,
+                tones: Arc::new(Mutex::new(wanted_tones)),
                 media: config.media,
                 record: config.record,
                 ends: Ends {
@@ -140,7 +143,7 @@ impl Peer {
             events: event_sender,
         };
         let task = tokio::spawn(agent.run());
-        Ok(Self { commands, outgoing, data, events, task })
+        Ok(Self { commands, outgoing, tones, data, events, task })
     }
 
     /// The next thing that happened; nothing after the end.
@@ -162,6 +165,12 @@ impl Peer {
     #[must_use]
     pub fn outgoing(&self) -> mpsc::Sender<Message> {
         self.outgoing.clone()
+    }
+
+    /// Presses the keys of a telephone as soon as sound is sent, which takes a clip of it: says whether there was room
+    /// among those that wait.
+    pub fn dial(&self, tones: Tones) -> bool {
+        self.tones.try_send(tones).is_ok()
     }
 
     /// Ends the call and leaves the room. [`Peer::event`] tells the rest and then nothing more.

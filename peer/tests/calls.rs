@@ -75,6 +75,20 @@ async fn both_may_offer_at_once() {
 }
 
 #[tokio::test]
+async fn keys_that_are_dialed_are_told_once_each_and_in_order() {
+    let service = Service::start(2).await;
+    let mut early = Peer::spawn(&service, &["call", "room", "--video", "none"]);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let late = Peer::spawn(&service, &["call", "room", "--video", "none", "--dtmf", "1108*#ad"]);
+    for key in "1108*#AD".chars() {
+        assert_eq!(early.until("dtmf", |_| true).await["tone"], key.to_string());
+    }
+    drop(late);
+    let mut silent = Peer::spawn(&service, &["call", "room", "--audio", "none", "--dtmf", "1"]);
+    assert_eq!(silent.exit_code().await, 64);
+}
+
+#[tokio::test]
 async fn media_goes_on_while_signaling_is_away_and_its_session_is_resumed() {
     let service = Service::start(2).await;
     let mut early = Peer::spawn(&service, &["call", "room"]);

@@ -185,6 +185,12 @@ pub static ALL: &[Scenario] = &[
         run: browser::tones,
     },
     Scenario {
+        name: "page-peer-tones",
+        claim: "a page and farcall-peer hear the keys that the other presses",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: browser::tones_with_peer,
+    },
+    Scenario {
         name: "page-screen-share",
         claim: "a screen is shared beside the camera, and taken away again",
         needs: &[Tool::ChromeDriver, Tool::Chromium],

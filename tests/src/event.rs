@@ -59,6 +59,9 @@ pub enum EventKind {
     Text {
         text: String,
     },
+    Dtmf {
+        tone: char,
+    },
     Track {
         kind: String,
         codec: String,

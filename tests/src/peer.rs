@@ -52,6 +52,13 @@ impl Call {
         self
     }
 
+    /// Pressing these keys of a telephone.
+    #[must_use]
+    pub fn dialing(mut self, tones: &str) -> Self {
+        self.verb.extend(args!["--dtmf", tones]);
+        self
+    }
+
     /// With a bearer token.
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
@@ -194,6 +201,13 @@ impl Peer {
     pub fn hears(&self, wanted: &str) -> Result<()> {
         self.wait(&format!("the text \"{wanted}\""), |event| {
             matches!(event, EventKind::Text { text } if text == wanted).then_some(())
+        })
+    }
+
+    /// Waits for a key that the other side presses.
+    pub fn hears_key(&self, wanted: char) -> Result<()> {
+        self.wait(&format!("the key {wanted}"), |event| {
+            matches!(event, EventKind::Dtmf { tone } if tone == wanted).then_some(())
         })
     }
 

@@ -14,6 +14,7 @@ use webrtc::peer_connection::{
 };
 
 use super::intake::{self, Intake};
+use crate::media::{AUDIO_CLOCK, dtmf};
 use crate::net::{self, BindAddresses, CuredRuntime, IcePolicy};
 use crate::report::MediaKind;
 
@@ -32,6 +33,7 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
     for kind in [MediaKind::Audio, MediaKind::Video] {
         media.register_codec(codec(kind), codec_kind(kind))?;
     }
+    media.register_codec(tones(), RtpCodecKind::Audio)?;
     let interceptors = register_default_interceptors(Registry::new(), &mut media)?
         .with(Slot::from(intake::SLOT), parts.intake);
     let policy =
@@ -97,6 +99,20 @@ pub(super) fn codec(kind: MediaKind) -> RTCRtpCodecParameters {
             rtcp_feedback: Vec::new(),
         },
         payload_type,
+    }
+}
+
+/// The keys of a telephone, RFC 4733, with the clock of Opus, whose timestamps they share.
+pub(super) fn tones() -> RTCRtpCodecParameters {
+    RTCRtpCodecParameters {
+        rtp_codec: RTCRtpCodec {
+            mime_type: dtmf::MIME_TYPE.to_owned(),
+            clock_rate: AUDIO_CLOCK,
+            channels: 0,
+            sdp_fmtp_line: "0-15".to_owned(),
+            rtcp_feedback: Vec::new(),
+        },
+        payload_type: 110,
     }
 }
 

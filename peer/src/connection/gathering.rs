@@ -43,6 +43,7 @@ impl Gathering {
             trust,
             eagerness: Eagerness::AtOnce,
             clips: Clips::default(),
+            tones: Arc::new(Mutex::new(mpsc::channel(1).1)),
             media: false,
             record: None,
             ends: Ends {

@@ -11,6 +11,7 @@ mod sender;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tones;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use self::handler::Handler;
 use self::intake::{Announced, Intake};
 use self::receiver::Receivers;
 use self::sender::Sender;
+pub(crate) use self::tones::Wanted as WantedTones;
+use self::tones::{Agreed, Keypad};
 use crate::clock;
 use crate::media::Clips;
 use crate::net::{
@@ -49,6 +52,7 @@ pub(crate) struct Config {
     /// When TURN servers are asked by streams.
     pub(crate) eagerness: Eagerness,
     pub(crate) clips: Clips,
+    pub(crate) tones: WantedTones,
     /// Whether to send and take media at all.
     pub(crate) media: bool,
     pub(crate) record: Option<PathBuf>,
@@ -77,6 +81,7 @@ pub(crate) struct Connection {
     engine: Arc<dyn PeerConnection>,
     watch: Arc<TurnWatch>,
     announced: Arc<Announced>,
+    tones: Arc<Agreed>,
     senders: Vec<Sender>,
     receivers: Receivers,
     /// Readers and writers of the channel.
@@ -111,10 +116,19 @@ impl Connection {
             intake: Intake::new(Arc::clone(&key_frame_wanted), Arc::clone(&announced)),
         })
         .await?;
+        let tones = Arc::<Agreed>::default();
         let mut senders = Vec::new();
         if config.media {
             for kind in [MediaKind::Audio, MediaKind::Video] {
-                senders.push(Sender::attach(&*engine, kind, config.clips.of(kind), &key_frame_wanted).await?);
+                let keypad = || Keypad {
+                    wanted: Arc::clone(&config.tones),
+                    agreed: Arc::clone(&tones),
+                    link,
+                    happenings: happenings.clone(),
+                };
+                let keypad = (kind == MediaKind::Audio).then(keypad);
+                let clip = config.clips.of(kind);
+                senders.push(Sender::attach(&*engine, kind, clip, &key_frame_wanted, keypad).await?);
             }
         }
         let mut tasks = JoinSet::new();
@@ -129,12 +143,19 @@ impl Connection {
             gate,
         ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
-        let receivers = Receivers::start(link, remote_tracks, config.record.clone(), happenings.clone());
+        let receivers = Receivers::start(
+            link,
+            remote_tracks,
+            Arc::clone(&tones),
+            config.record.clone(),
+            happenings.clone(),
+        );
         Ok(Self {
             link,
             engine,
             watch,
             announced,
+            tones,
             senders,
             receivers,
             tasks,
@@ -179,7 +200,7 @@ impl Connection {
     }
 
     pub(crate) async fn set_remote_offer(&self, sdp: String) -> LinkEvent {
-        self.note_candidates(&sdp);
+        self.read(&sdp);
         let step = async {
             self.engine.set_remote_description(RTCSessionDescription::offer(sdp)?).await?;
             Ok(LinkEvent::RemoteSet)
@@ -188,7 +209,7 @@ impl Connection {
     }
 
     pub(crate) async fn set_remote_answer(&self, sdp: String) -> LinkEvent {
-        self.note_candidates(&sdp);
+        self.read(&sdp);
         let step = async {
             self.engine.set_remote_description(RTCSessionDescription::answer(sdp)?).await?;
             Ok(LinkEvent::RemoteSet)
@@ -196,8 +217,10 @@ impl Connection {
         outcome("the other side's answer is not acceptable", step.await)
     }
 
-    /// Some put their candidates into the description.
-    fn note_candidates(&self, sdp: &str) {
+    /// What we, and not the engine, must know of the other side's description.
+    fn read(&self, sdp: &str) {
+        self.tones.read(sdp);
+        // Some put their candidates into the description.
         let lines = sdp.lines().filter_map(|line| line.strip_prefix("a="));
         for address in lines.filter_map(candidate::address) {
             self.watch.signaled(address);

@@ -13,7 +13,9 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 use super::Happening;
 use super::engine::codec_kind;
+use super::tones::Agreed;
 use crate::clock;
+use crate::media::dtmf;
 use crate::media::{Assembler, Assembly, Recording, Reorder, Unit};
 use crate::report::{Event, MediaKind};
 use crate::session::LinkId;
@@ -36,12 +38,13 @@ impl Receivers {
     pub(super) fn start(
         link: LinkId,
         tracks: mpsc::UnboundedReceiver<Arc<dyn TrackRemote>>,
+        tones: Arc<Agreed>,
         record: Option<PathBuf>,
         happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let frames = Arc::<FramesReceived>::default();
-        let desk = Desk { link, record, happenings, frames: Arc::clone(&frames) };
+        let desk = Desk { link, tones, record, happenings, frames: Arc::clone(&frames) };
         let task = tokio::spawn(desk.run(tracks, stopped));
         Self { stop, task, frames }
     }
@@ -57,6 +60,7 @@ impl Receivers {
 #[derive(Clone)]
 struct Desk {
     link: LinkId,
+    tones: Arc<Agreed>,
     record: Option<PathBuf>,
     happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     frames: Arc<FramesReceived>,
@@ -101,6 +105,7 @@ impl Desk {
             kind,
             assembler: Assembler::default(),
             recording,
+            keys: dtmf::Listener::default(),
             key_frames: KeyFrames { ssrc, asked: None },
         };
         reader.run(&*track).await;
@@ -118,6 +123,7 @@ struct Reader {
     kind: MediaKind,
     assembler: Assembler,
     recording: Option<Recording>,
+    keys: dtmf::Listener,
     key_frames: KeyFrames,
 }
 
@@ -139,6 +145,10 @@ impl Reader {
                 () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => {}
             }
             while let Some(ready) = reorder.poll(clock::now()) {
+                if self.desk.tones.payload_type() == Some(ready.packet.header.payload_type) {
+                    self.hear(ready.timestamp, &ready.packet.payload);
+                    continue;
+                }
                 let marker = ready.packet.header.marker;
                 self.take(track, ready.timestamp, marker, ready.lost, ready.packet.payload).await;
             }
@@ -163,6 +173,12 @@ impl Reader {
                 Assembly::Frame { at, data, dimensions } => self.deliver(Unit { at, data, dimensions }),
                 Assembly::NeedsKeyFrame => self.key_frames.ask(clock::now(), track).await,
             },
+        }
+    }
+
+    fn hear(&mut self, at: u64, payload: &[u8]) {
+        if let Some(tone) = self.keys.handle_packet(at, payload) {
+            self.desk.tell(Happening::Tell(Event::Dtmf { tone: tone.key() }));
         }
     }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rtc::media::Sample;
+use rtc::rtp::{Header, Packet};
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodingParameters, RTCRtpEncodingParameters};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use tokio::sync::Notify;
@@ -13,12 +15,15 @@ use tokio::time::sleep_until;
 use webrtc::error::Result;
 use webrtc::media_stream::MediaStreamTrack;
 use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_local::static_sample::TrackLocalStaticSample;
 use webrtc::peer_connection::PeerConnection;
 use webrtc::rtp_transceiver::RtpSender;
 
-use super::engine::{codec, codec_kind};
+use super::engine::{codec, codec_kind, tones};
+use super::tones::Keypad;
 use crate::clock;
+use crate::media::dtmf::{Dialer, EventPackets};
 use crate::media::{Clip, clock_rate};
 use crate::report::MediaKind;
 
@@ -33,20 +38,33 @@ pub(super) struct Sender {
 struct Outgoing {
     clip: Arc<Clip>,
     ssrc: u32,
-    track: Arc<TrackLocalStaticSample>,
+    stream: Stream,
     rtp: Arc<dyn RtpSender>,
     key_frame_wanted: Arc<Notify>,
 }
 
+/// How frames become packets.
+#[derive(Clone)]
+enum Stream {
+    /// By the engine, since a frame takes many.
+    Frames(Arc<TrackLocalStaticSample>),
+    /// One for each frame, by us, since tones take their places.
+    Packets(Arc<TrackLocalStaticRTP>, Arc<Keypad>),
+}
+
 impl Sender {
+    /// `keypad` is for sound alone.
     pub(super) async fn attach(
         engine: &dyn PeerConnection,
         kind: MediaKind,
         clip: Option<Arc<Clip>>,
         key_frame_wanted: &Arc<Notify>,
+        keypad: Option<Keypad>,
     ) -> Result<Self> {
         let outgoing = match clip {
-            Some(clip) => Some(Outgoing::attach(engine, kind, clip, Arc::clone(key_frame_wanted)).await?),
+            Some(clip) => {
+                Some(Outgoing::attach(engine, kind, clip, Arc::clone(key_frame_wanted), keypad).await?)
+            }
             None => {
                 let init = RTCRtpTransceiverInit {
                     direction: RTCRtpTransceiverDirection::Recvonly,
@@ -84,6 +102,7 @@ impl Outgoing {
         kind: MediaKind,
         clip: Arc<Clip>,
         key_frame_wanted: Arc<Notify>,
+        keypad: Option<Keypad>,
     ) -> Result<Self> {
         let ssrc = rand::random();
         let encoding = RTCRtpEncodingParameters {
@@ -99,9 +118,21 @@ impl Outgoing {
             codec_kind(kind),
             vec![encoding],
         );
-        let track = Arc::new(TrackLocalStaticSample::new(clock::now(), track)?);
-        let rtp = engine.add_track(Arc::clone(&track) as Arc<dyn TrackLocal>).await?;
-        Ok(Self { clip, ssrc, track, rtp, key_frame_wanted })
+        let (stream, track) = match keypad {
+            None => {
+                let track = Arc::new(TrackLocalStaticSample::new(clock::now(), track)?);
+                (Stream::Frames(Arc::clone(&track)), track as Arc<dyn TrackLocal>)
+            }
+            Some(keypad) => {
+                let track = Arc::new(TrackLocalStaticRTP::new(track));
+                (Stream::Packets(Arc::clone(&track), Arc::new(keypad)), track as Arc<dyn TrackLocal>)
+            }
+        };
+        let rtp = engine.add_track(track).await?;
+        if kind == MediaKind::Audio {
+            offer_tones(engine, &rtp).await?;
+        }
+        Ok(Self { clip, ssrc, stream, rtp, key_frame_wanted })
     }
 
     /// Each frame is due by its place in the clip, not by the one before: pauses do not add up.
@@ -111,6 +142,7 @@ impl Outgoing {
             return;
         };
         let rate = clock_rate(self.clip.kind);
+        let mut packets = Packets::new(self.ssrc, payload_type);
         let mut begun = clock::now();
         let mut sent = 0;
         let mut index = 0;
@@ -134,12 +166,20 @@ impl Outgoing {
                     continue;
                 }
             }
-            let sample = Sample {
-                data: frame.data.clone(),
-                duration: exactly(ticks, rate),
-                ..Sample::new(clock::now())
+            let written = match &self.stream {
+                Stream::Frames(track) => {
+                    let sample = Sample {
+                        data: frame.data.clone(),
+                        duration: exactly(ticks, rate),
+                        ..Sample::new(clock::now())
+                    };
+                    track.write_sample(self.ssrc, payload_type, &sample, &[]).await
+                }
+                Stream::Packets(track, keypad) => {
+                    packets.write(track, keypad, &frame.data, sent, ticks).await
+                }
             };
-            if self.track.write_sample(self.ssrc, payload_type, &sample, &[]).await.is_ok() {
+            if written.is_ok() {
                 frames_sent.fetch_add(1, Relaxed);
             }
             sent += ticks;
@@ -149,8 +189,77 @@ impl Outgoing {
 
     async fn payload_type(&self) -> Option<u8> {
         let parameters = self.rtp.get_parameters().await.ok()?;
-        parameters.rtp_parameters.codecs.first().map(|codec| codec.payload_type)
+        let wanted = codec(self.clip.kind).rtp_codec.mime_type;
+        let mut codecs = parameters.rtp_parameters.codecs.iter();
+        let agreed = codecs.find(|codec| codec.rtp_codec.mime_type.eq_ignore_ascii_case(&wanted))?;
+        Some(agreed.payload_type)
     }
+}
+
+/// Makes the packets of one stream: sound, and tones in its place, in one sequence. RFC 4733, section 2.6.1.1: tones
+/// of another source would be another speaker's.
+struct Packets {
+    ssrc: u32,
+    payload_type: u8,
+    sequence_number: u16,
+    /// The timestamp of the first.
+    begun: u32,
+    dialer: Dialer,
+}
+
+impl Packets {
+    fn new(ssrc: u32, payload_type: u8) -> Self {
+        let (sequence_number, begun) = (rand::random(), rand::random());
+        Self { ssrc, payload_type, sequence_number, begun, dialer: Dialer::default() }
+    }
+
+    /// Writes the frame that begins at `at` and lasts for `ticks`, or the tone that is due then.
+    async fn write(
+        &mut self,
+        track: &TrackLocalStaticRTP,
+        keypad: &Keypad,
+        sound: &Bytes,
+        at: u64,
+        ticks: u64,
+    ) -> Result<()> {
+        if let Some(payload_type) = keypad.look(&mut self.dialer)
+            && let Some(EventPackets { since, marker, payload, times }) = self.dialer.handle_slot(at, ticks)
+        {
+            for _ in 0..times {
+                let payload = Bytes::copy_from_slice(&payload);
+                track.write_rtp(self.packet(payload_type, since, marker, payload)).await?;
+            }
+            return Ok(());
+        }
+        track.write_rtp(self.packet(self.payload_type, at, false, sound.clone())).await
+    }
+
+    fn packet(&mut self, payload_type: u8, at: u64, marker: bool, payload: Bytes) -> Packet {
+        let sequence_number = self.sequence_number;
+        self.sequence_number = sequence_number.wrapping_add(1);
+        #[expect(clippy::cast_possible_truncation, reason = "timestamps wrap around")]
+        let timestamp = self.begun.wrapping_add(at as u32);
+        let header = Header {
+            version: 2,
+            marker,
+            payload_type,
+            sequence_number,
+            timestamp,
+            ssrc: self.ssrc,
+            ..Header::default()
+        };
+        Packet { header, payload }
+    }
+}
+
+/// The engine offers no more than what a track is made of, unless it is told to.
+async fn offer_tones(engine: &dyn PeerConnection, rtp: &Arc<dyn RtpSender>) -> Result<()> {
+    for transceiver in engine.get_transceivers().await {
+        if transceiver.sender().await?.is_some_and(|sender| Arc::ptr_eq(&sender, rtp)) {
+            transceiver.set_codec_preferences(vec![codec(MediaKind::Audio), tones()]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A duration that the packetizer, which multiplies and rounds down, turns back into exactly these ticks.

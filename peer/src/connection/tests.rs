@@ -12,6 +12,7 @@ async fn connection(happenings: &mpsc::UnboundedSender<(LinkId, Happening)>) -> 
         trust: Trust::default(),
         eagerness: Eagerness::AtOnce,
         clips: Clips::default(),
+        tones: Arc::new(tokio::sync::Mutex::new(mpsc::channel(1).1)),
         media: true,
         record: None,
         ends: Ends {
@@ -30,8 +31,14 @@ async fn an_offer_has_both_kinds_of_media_and_the_channel() {
     let connection = connection(&happenings).await;
     assert!(connection.needs_negotiation().await);
     let LinkEvent::OfferMade { sdp } = connection.create_offer(false).await else { panic!("no offer") };
-    for line in ["m=audio", "m=video", "m=application", "a=rtpmap:96 VP8/90000", "a=rtpmap:111 opus/48000/2"]
-    {
+    for line in [
+        "m=audio",
+        "m=video",
+        "m=application",
+        "a=rtpmap:96 VP8/90000",
+        "a=rtpmap:111 opus/48000/2",
+        "a=rtpmap:110 telephone-event/48000",
+    ] {
         assert!(sdp.contains(line), "{line} is not in {sdp}");
     }
     assert!(!connection.needs_negotiation().await);

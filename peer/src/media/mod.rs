@@ -1,6 +1,7 @@
 //! Media in files: VP8 in IVF and Opus in Ogg, read to be sent and written as it comes.
 
 mod clip;
+pub(crate) mod dtmf;
 mod ivf;
 mod ogg;
 mod opus;
@@ -9,6 +10,7 @@ mod reorder;
 mod vp8;
 
 pub use self::clip::{Clip, Clips, Source};
+pub use self::dtmf::Tones;
 pub(crate) use self::recorder::{Recording, Unit};
 pub(crate) use self::reorder::Reorder;
 pub(crate) use self::vp8::{Assembler, Assembly};

@@ -86,6 +86,11 @@ pub enum Event {
         /// Since both were in the room.
         elapsed_ms: f64,
     },
+    /// The other side pressed a key.
+    Dtmf {
+        /// `0`–`9`, `*`, `#`, or `A`–`D`.
+        tone: char,
+    },
     /// The connection to the signaling server was lost or is back.
     Signaling {
         /// What it is now.

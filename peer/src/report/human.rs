@@ -38,6 +38,7 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         }
         Event::ChannelOpen { .. } => "You can write now; each line goes to the other side".to_owned(),
         Event::Text { text } => printable(text).into_owned(),
+        Event::Dtmf { tone } => format!("The other side pressed {tone}"),
         Event::Signaling { state } => match state {
             SignalingState::Lost => "Signaling lost; the call goes on while it reconnects".to_owned(),
             SignalingState::Resumed | SignalingState::Rejoined => "Signaling is back".to_owned(),

@@ -10,7 +10,7 @@ use super::{Interrupts, config};
 use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
-use crate::failure::Failure;
+use crate::failure::{Failure, Reason};
 use crate::media::{Clip, Clips};
 use crate::peer::{Config, Peer};
 use crate::report::{Event, MediaKind, Reporter};
@@ -23,7 +23,16 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
         audio: Clip::load(MediaKind::Audio, &call.audio)?,
     };
     let config = Config { clips, record: call.record.clone(), ..config(common, &call.joining) };
+    if call.dtmf.is_some() && config.clips.audio.is_none() {
+        return Err(Failure::new(
+            Reason::BadUsage,
+            "--dtmf needs sound to take the place of: not --audio none",
+        ));
+    }
     let mut peer = Peer::start(config)?;
+    if let Some(tones) = call.dtmf.clone() {
+        peer.dial(tones);
+    }
     let reading = tokio::spawn(lines(tokio::io::stdin(), peer.outgoing()));
     let mut hang_up_at: Option<Instant> = None;
     loop {

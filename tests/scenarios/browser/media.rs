@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{Pages, evidence};
-use crate::browser::{Browsers, Page};
+use crate::browser::{Browsers, Page, Setup};
 use crate::clock::{self, Deadline, PATIENCE};
 use crate::host::Host;
+use crate::peer::Call;
 use crate::relay::{Direction, Relay};
 use crate::stack::{Settings, Stack};
 use crate::{Context, Evidence};
@@ -62,7 +63,7 @@ pub(in super::super) fn tones(ctx: &Context) -> Result<Evidence> {
     pages.bob.wait("a second of listening", "window.listened > 50")?;
     ensure!(heard(&pages.bob)?.is_empty(), "tones were heard that nobody played: {:?}", heard(&pages.bob)?);
     pages.ada.click("keypad")?;
-    for (key, row, column) in [("5", 770, 1336), ("1", 697, 1209), ("#", 941, 1477)] {
+    for (key, row, column) in KEYS {
         let was_heard = format!("return window.heard.includes('{row}+{column}');");
         // A tone is short: a machine that is busy elsewhere may not have listened, and whoever called presses again.
         clock::poll(&format!("the tone {key}"), Deadline::after(2 * PATIENCE), || {
@@ -78,6 +79,36 @@ pub(in super::super) fn tones(ctx: &Context) -> Result<Evidence> {
     Ok(evidence(frames)
         .fact("5, 1 and # were heard as 770+1336, 697+1209 and 941+1477 Hz in what the other page plays"))
 }
+
+pub(in super::super) fn tones_with_peer(ctx: &Context) -> Result<Evidence> {
+    let stack = Stack::start(ctx)?;
+    let browsers = Browsers::start(ctx)?;
+    let page = stack.page(&browsers, &Setup::named("page"), "key=room&name=Page")?;
+    page.status_is("Waiting")?;
+    // A pause until the page listens, and once more for one that was busy elsewhere.
+    let peer = stack.call(ctx, Call::new("peer").at_every_address().dialing(",5,1,#,5,1,#,5,1,#"))?;
+    let connected = peer.connected()?;
+    page.status_is("On call")?;
+    listen(&page)?;
+    for (key, row, column) in KEYS {
+        page.wait(&format!("the tone {key}"), &format!("window.heard.includes('{row}+{column}')"))?;
+    }
+    page.click("keypad")?;
+    for (key, ..) in KEYS {
+        page.click_on(&format!("[data-tone='{key}']"))?;
+        peer.hears_key(key)?;
+    }
+    page.is_clean(&[])?;
+    Ok(Evidence::new()
+        .connected(&connected)
+        .fact(
+            "5, 1 and # of the peer were heard as 770+1336, 697+1209 and 941+1477 Hz in what the page plays",
+        )
+        .fact("the same keys pressed at the page were told by the peer, each once it was pressed"))
+}
+
+/// Keys, and the two frequencies of each. ITU-T Q.23.
+const KEYS: [(char, u16, u16); 3] = [('5', 770, 1336), ('1', 697, 1209), ('#', 941, 1477)];
 
 /// How long a tone may take to be heard.
 const TONE: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-pub(super) use self::media::{relayed_tcp, relayed_tls, relayed_udp, screen, tones};
+pub(super) use self::media::{relayed_tcp, relayed_tls, relayed_udp, screen, tones, tones_with_peer};
 pub(super) use self::trouble::{camera_refused, offline, signaling_killed, third_page_refused};
 use super::pair::nearly_all;
 use crate::browser::{Browsers, Page, Setup};
