@@ -6,13 +6,12 @@ use std::sync::{Arc, mpsc};
 use mio::Waker;
 use rand::CryptoRng;
 
-use super::backlog::Urgency;
 use super::batch::Arrival;
 use super::dtls::DtlsClients;
 use super::exchange::Post;
 use super::handover::{Handover, Parcel};
 use super::linux;
-use super::outbox::{Envelope, Outbox, Outcome, Purpose};
+use super::outbox::Outbox;
 use super::relays::Relays;
 use super::streams::{Security, Streams, next_frame};
 use crate::auth::{Answer, Query};
@@ -20,8 +19,7 @@ use crate::metrics::{Direction, DropReason, Handshake, Secured, WorkerMetrics};
 use crate::routes::Routes;
 use crate::stun::{ChannelData, ChannelNumber, channel_data};
 use crate::turn::{
-    Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server,
-    Transport, WorkerIndex,
+    Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server, Transport,
 };
 use crate::usage::Reporter;
 use crate::webhook::{Asker, Webhooks};
@@ -37,7 +35,7 @@ pub(super) struct UdpListener {
 
 impl UdpListener {
     /// Whether it serves all addresses of this machine, so that a datagram must say which it came to.
-    fn is_anywhere(&self) -> bool {
+    pub(super) fn is_anywhere(&self) -> bool {
         self.address.ip().is_unspecified()
     }
 
@@ -50,7 +48,7 @@ impl UdpListener {
     }
 
     /// Whether it would answer from this address.
-    fn serves(&self, server: SocketAddr) -> bool {
+    pub(super) fn serves(&self, server: SocketAddr) -> bool {
         self.address == server
             || self.is_anywhere()
                 && self.address.port() == server.port()
@@ -239,7 +237,7 @@ impl<R: CryptoRng> Engine<R> {
     }
 
     /// What no route knows.
-    fn handle_new_bytes(&mut self, flow: FiveTuple, bytes: &[u8]) {
+    pub(super) fn handle_new_bytes(&mut self, flow: FiveTuple, bytes: &[u8]) {
         if !self.pass_on(flow, bytes) {
             self.server.handle_datagram(self.now, flow, bytes);
             self.act();
@@ -247,7 +245,7 @@ impl<R: CryptoRng> Engine<R> {
     }
 
     /// Sends data of a channel on its way. False if there is no route for it.
-    fn forward_to_peer(&mut self, flow: FiveTuple, bytes: &[u8]) -> bool {
+    pub(super) fn forward_to_peer(&mut self, flow: FiveTuple, bytes: &[u8]) -> bool {
         let route = ChannelData::parse(bytes)
             .and_then(|message| Some((message.data, self.routes.to_peer(flow, message.channel)?)));
         let Some((data, (allocation, peer))) = route else { return false };
@@ -329,36 +327,6 @@ impl<R: CryptoRng> Engine<R> {
         }
     }
 
-    fn send_to_client(&mut self, flow: FiveTuple, message: &[u8], data_bytes: Option<usize>) {
-        if let Some(carrier) = self.handover.carrier(&flow) {
-            let parcel = Parcel::ToClient { flow, message: message.into(), data_bytes };
-            if let Some(parcel) = self.handover.keep(carrier, parcel) {
-                self.post(carrier, parcel);
-            }
-            return;
-        }
-        match flow.transport {
-            Transport::Udp => self.send_datagram(flow, &[], message, data_bytes),
-            Transport::Dtls => self.send_by_dtls(flow, message, data_bytes),
-            Transport::Tcp | Transport::Tls => self.send_frame(flow, message, data_bytes),
-        }
-    }
-
-    /// Sends from the listening socket that the client talks to.
-    fn send_datagram(&mut self, flow: FiveTuple, header: &[u8], message: &[u8], data_bytes: Option<usize>) {
-        let Some((index, listener)) =
-            self.udp.iter().enumerate().find(|(_, listener)| listener.serves(flow.server))
-        else {
-            return self.metrics.dropped(DropReason::SendFailed);
-        };
-        let from = listener.is_anywhere().then(|| flow.server.ip()).filter(|ip| !ip.is_unspecified());
-        let purpose = if data_bytes.is_some() { Purpose::ToClient } else { Purpose::Answer };
-        let envelope = Envelope { via: Via::Listener(index), to: flow.client.0, from, purpose };
-        if self.outbox.push(envelope, header, message, data_bytes.unwrap_or_default()) {
-            self.flush();
-        }
-    }
-
     /// Counts what the kernel lost of what came to a socket.
     pub(super) fn note_lost(&mut self, via: Via, lost: u32) {
         let new = match via {
@@ -371,77 +339,8 @@ impl<R: CryptoRng> Engine<R> {
         self.metrics.dropped_many(DropReason::ReceiveBufferFull, usize::try_from(new).unwrap_or(0));
     }
 
-    /// Sends what has been gathered.
-    pub(super) fn flush(&mut self) {
-        let Self { outbox, relays, udp, metrics, .. } = self;
-        let socket = |via| match via {
-            Via::Listener(index) => udp.get(index).map(|listener| &listener.socket),
-            Via::Relay(allocation) => relays.socket(allocation),
-        };
-        outbox.flush(socket, |outcome| count(metrics, &outcome));
-    }
-
-    fn send_frame(&mut self, flow: FiveTuple, frame: &[u8], data_bytes: Option<usize>) {
-        let urgency = if data_bytes.is_some() { Urgency::Droppable } else { Urgency::Expected };
-        // A stream that cannot be written to is closed when its end is read.
-        let sent = self.streams.send(self.now.instant, &flow, frame, urgency).is_ok();
-        self.count_to_client(sent, data_bytes);
-    }
-
-    pub(super) fn count_to_client(&self, is_sent: bool, data_bytes: Option<usize>) {
-        match (is_sent, data_bytes) {
-            (true, Some(bytes)) => self.metrics.forwarded(Direction::ToClient, 1, bytes),
-            (true, None) => {}
-            (false, _) => self.metrics.dropped(DropReason::SendFailed),
-        }
-    }
-
-    fn send_to_peer(
-        &mut self,
-        allocation: AllocationId,
-        peer: PeerAddr,
-        data: &[u8],
-        fragmentation: Fragmentation,
-    ) {
-        if !self.may_relay(allocation, Direction::ToPeer, data.len()) {
-            return;
-        }
-        if let Some((worker, from)) = self.relays.beside(allocation, peer) {
-            return self.send_beside(worker, RelayedAddr(peer.0), from, data);
-        }
-        match fragmentation {
-            Fragmentation::Allowed => {
-                let via = Via::Relay(allocation);
-                let envelope = Envelope { via, to: peer.0, from: None, purpose: Purpose::ToPeer };
-                if self.outbox.push(envelope, &[], data, data.len()) {
-                    self.flush();
-                }
-            }
-            Fragmentation::Forbidden => {
-                // The socket is set for this datagram alone.
-                self.flush();
-                let sent = self.relays.send_whole(allocation, peer.0, data);
-                let data_bytes = data.len();
-                count(&self.metrics, &Outcome { purpose: Purpose::ToPeer, datagrams: 1, data_bytes, sent });
-            }
-        }
-    }
-
-    /// Sends to a relay of this very server, which has no need of the kernel. Nobody but its owner can say whether `from`
-    /// may send to it.
-    fn send_beside(&mut self, worker: usize, to: RelayedAddr, from: PeerAddr, data: &[u8]) {
-        self.metrics.forwarded(Direction::ToPeer, 1, data.len());
-        self.metrics.relayed_inside();
-        if worker == self.post.worker() {
-            self.handle_beside(to, from, data);
-        } else {
-            let lost = self.post.put(worker, to, from, data);
-            self.metrics.dropped_many(DropReason::ReceiveBufferFull, lost);
-        }
-    }
-
     /// A datagram from one of our relays to another.
-    fn handle_beside(&mut self, to: RelayedAddr, from: PeerAddr, data: &[u8]) {
+    pub(super) fn handle_beside(&mut self, to: RelayedAddr, from: PeerAddr, data: &[u8]) {
         match self.relays.find(to) {
             Some(allocation) => self.handle_peer_bytes(allocation, from, data),
             // It closed on the way.
@@ -485,7 +384,12 @@ impl<R: CryptoRng> Engine<R> {
 
     /// Whether the allocation's user may relay so much now. Every relayed datagram passes here once, whichever way
     /// and by whichever path it goes.
-    fn may_relay(&mut self, allocation: AllocationId, direction: Direction, data_bytes: usize) -> bool {
+    pub(super) fn may_relay(
+        &mut self,
+        allocation: AllocationId,
+        direction: Direction,
+        data_bytes: usize,
+    ) -> bool {
         let is_within = self.relays.may_relay(self.now.instant, allocation, direction, data_bytes);
         if !is_within {
             self.metrics.dropped(DropReason::UserLimit);
@@ -536,100 +440,6 @@ impl<R: CryptoRng> Engine<R> {
             self.close_stream(index);
         }
     }
-}
-
-impl<R: CryptoRng> Engine<R> {
-    /// What other workers have for this one.
-    pub(super) fn handle_parcels(&mut self) {
-        for _ in 0..MAX_PARCELS_A_TURN {
-            match self.handover.take() {
-                None => break,
-                Some(Parcel::FromClient { flow, message }) => {
-                    if !self.forward_to_peer(flow, &message) {
-                        self.handle_new_bytes(flow, &message);
-                    }
-                }
-                Some(Parcel::HandedOver { flow, message, by }) => self.adopt(flow, &message, by),
-                Some(Parcel::Adopted { flow, by }) => self.give_away(flow, by),
-                Some(Parcel::ToClient { flow, message, data_bytes }) => {
-                    self.send_to_client(flow, &message, data_bytes);
-                }
-                Some(Parcel::Ended { flow }) => {
-                    self.handover.forget_carrier(&flow);
-                    self.server.handle_flow_closed(flow);
-                    self.act();
-                }
-            }
-        }
-    }
-
-    /// Handles what came to another worker, and keeps the client if it turns out to be one of ours. Whoever was passed
-    /// on from here to others before has come back, and needs nobody in between: so no worker waits for itself.
-    fn adopt(&mut self, flow: FiveTuple, message: &[u8], by: WorkerIndex) {
-        let has_come_back = self.handover.forget_owner(&flow).is_some();
-        let was_ours = self.server.expects(&flow);
-        if !has_come_back && !was_ours && flow.transport != Transport::Udp {
-            self.handover.set_carrier(flow, by);
-        }
-        // Whoever carries the answer to the client must know beforehand whose it is.
-        self.handover.hold();
-        self.handle_new_bytes(flow, message);
-        let is_ours = self.server.expects(&flow);
-        if is_ours && !was_ours && !has_come_back {
-            self.post(by, Parcel::Adopted { flow, by: self.handover.own() });
-        }
-        if !is_ours && !was_ours && !has_come_back {
-            self.handover.forget_carrier(&flow);
-        }
-        for (carrier, parcel) in self.handover.let_go() {
-            self.post(carrier, parcel);
-        }
-    }
-
-    /// A client turned out to be another's. If its stream has ended since, that one should know.
-    fn give_away(&mut self, flow: FiveTuple, owner: WorkerIndex) {
-        let is_gone = flow.transport.is_stream() && !self.streams.contains(&flow);
-        if is_gone {
-            return self.post(owner, Parcel::Ended { flow });
-        }
-        self.handover.set_owner(self.now.instant, flow, owner);
-    }
-
-    /// Passes on what a client of another worker says. False if it is ours.
-    fn pass_on(&mut self, flow: FiveTuple, bytes: &[u8]) -> bool {
-        let Some(owner) = self.handover.owner(self.now.instant, &flow) else { return false };
-        self.post(owner, Parcel::FromClient { flow, message: bytes.into() });
-        true
-    }
-
-    fn post(&self, to: WorkerIndex, parcel: Parcel) {
-        if !self.handover.post(to, parcel) {
-            self.metrics.dropped(DropReason::Backlog);
-        }
-    }
-}
-
-/// Enough to keep up, few enough to be fair to the sockets.
-const MAX_PARCELS_A_TURN: usize = 256;
-
-fn count(metrics: &WorkerMetrics, outcome: &Outcome) {
-    let Outcome { purpose, datagrams, data_bytes, sent } = outcome;
-    match (sent, purpose) {
-        (Ok(()), Purpose::ToClient) => metrics.forwarded(Direction::ToClient, *datagrams, *data_bytes),
-        (Ok(()), Purpose::ToPeer) => metrics.forwarded(Direction::ToPeer, *datagrams, *data_bytes),
-        (Ok(()), Purpose::Answer) => {}
-        (Err(error), _) => {
-            let reason = match error.kind() == std::io::ErrorKind::WouldBlock || is_no_buffers(error) {
-                true => DropReason::SendBufferFull,
-                false => DropReason::SendFailed,
-            };
-            metrics.dropped_many(reason, *datagrams);
-        }
-    }
-}
-
-fn is_no_buffers(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
 }
 
 fn after_error(error: &std::io::Error) -> StreamState {
