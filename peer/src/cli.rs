@@ -133,11 +133,12 @@ pub struct Call {
     /// Where and with whom.
     #[command(flatten)]
     pub joining: Joining,
-    /// VP8 in IVF to send, over and over: a file, `test` or `none`.
-    #[arg(long, value_name = "FILE", default_value = "test")]
+    /// Pictures to send: a file with VP8 or VP9 (IVF) or H.264 (Annex B), over and over; `test` for the clip that is part
+    /// of this program, `live` for a test pattern with a clock, or `none`.
+    #[arg(long, value_name = "SOURCE", default_value = "test")]
     pub video: Source,
-    /// Opus in Ogg to send, over and over: a file, `test` or `none`.
-    #[arg(long, value_name = "FILE", default_value = "test")]
+    /// Sound to send: a file with Opus (Ogg) or WAV, over and over; `test`, `live` for a beep each second, or `none`.
+    #[arg(long, value_name = "SOURCE", default_value = "test")]
     pub audio: Source,
     /// Record what comes into this directory.
     #[arg(long, value_name = "DIR")]

@@ -36,7 +36,7 @@ pub mod verbs;
 
 pub use self::connection::Message;
 pub use self::failure::{Failure, Reason};
-pub use self::media::{Clip, Clips, Source, Tones};
+pub use self::media::{Clip, Codec, Feed, Feeds, Source, Tones};
 pub use self::net::{IcePolicy, IceServer};
 pub use self::peer::{Config, Peer};
 pub use self::report::{

@@ -16,7 +16,7 @@ use tokio::time::sleep_until;
 use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
-use crate::media::{Clips, Tones};
+use crate::media::{Feeds, Tones};
 use crate::net::{BindAddresses, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers};
 use crate::report::{Event, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
@@ -43,7 +43,7 @@ pub struct Config {
     /// Local addresses to use; every interface's if empty.
     pub bind: Vec<IpAddr>,
     /// What to send.
-    pub clips: Clips,
+    pub feeds: Feeds,
     /// Whether to send and take media at all.
     pub media: bool,
     /// Where to record what comes.
@@ -65,7 +65,7 @@ impl Config {
             offer: OfferPolicy::Auto,
             policy: IcePolicy::default(),
             bind: Vec::new(),
-            clips: Clips::default(),
+            feeds: Feeds::default(),
             media: true,
             record: None,
             connect_timeout: CONNECT_TIMEOUT,
@@ -124,7 +124,7 @@ impl Peer {
                 addresses,
                 trust,
                 eagerness: Eagerness::WhenUdpIsSilent,
-                clips: config.clips,
+                feeds: config.feeds,
                 tones: Arc::new(Mutex::new(wanted_tones)),
                 media: config.media,
                 record: config.record,

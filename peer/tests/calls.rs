@@ -287,8 +287,7 @@ impl Peer {
 }
 
 fn load(path: &str) -> std::sync::Arc<farcall_peer::Clip> {
-    let source = farcall_peer::Source::File(Path::new(path).to_owned());
-    farcall_peer::Clip::load(farcall_peer::MediaKind::Video, &source).unwrap().unwrap()
+    farcall_peer::Clip::load(farcall_peer::MediaKind::Video, Path::new(path)).unwrap()
 }
 
 const DEADLINE: Duration = Duration::from_secs(30);

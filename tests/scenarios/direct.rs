@@ -13,7 +13,7 @@ use crate::stack::Stack;
 use crate::{Context, Evidence};
 
 /// Long enough for a hundred frames each way.
-const CALL: Duration = Duration::from_secs(4);
+pub(super) const CALL: Duration = Duration::from_secs(4);
 
 pub(super) fn call(ctx: &Context) -> Result<Evidence> {
     let stack = Stack::start(ctx)?;
@@ -26,7 +26,7 @@ pub(super) fn call(ctx: &Context) -> Result<Evidence> {
 
     let mut evidence = Evidence::new().connected(&pair.connected).arrived(&alice, &bob);
     for (peer, own, other) in [(&pair.alice, &alice, &bob), (&pair.bob, &bob, &alice)] {
-        evidence = evidence.fact(received_and_recorded(peer, own, other)?);
+        evidence = evidence.fact(received_and_recorded(peer, own, other, "vp8")?);
     }
     let media = evidence.bytes.unwrap_or_default();
     let relayed = stack.relay.forwarded(Direction::ToClient)?.bytes;
@@ -37,10 +37,15 @@ pub(super) fn call(ctx: &Context) -> Result<Evidence> {
 }
 
 /// Checks that what `other` sent reached `peer`, its counters and its files, and that `ffprobe` can decode these.
-fn received_and_recorded(peer: &Peer, own: &Stats, other: &Stats) -> Result<String> {
+pub(super) fn received_and_recorded(
+    peer: &Peer,
+    own: &Stats,
+    other: &Stats,
+    video_codec: &str,
+) -> Result<String> {
     let mut words = Vec::new();
     for (kind, codec, own, other) in
-        [("video", "vp8", own.video, other.video), ("audio", "opus", own.audio, other.audio)]
+        [("video", video_codec, own.video, other.video), ("audio", "opus", own.audio, other.audio)]
     {
         let name = peer.process.name();
         let (own, other) = (own.context("no stats of it")?, other.context("no stats of it")?);

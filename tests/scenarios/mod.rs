@@ -8,6 +8,7 @@ mod candidates;
 mod cluster;
 mod coturn;
 mod direct;
+mod media;
 mod nat;
 mod pair;
 mod relayed;
@@ -39,6 +40,12 @@ pub static ALL: &[Scenario] = &[
         claim: "video, audio and text go both ways without a server",
         needs: &[Tool::Ffprobe],
         run: direct::call,
+    },
+    Scenario {
+        name: "media-formats",
+        claim: "a live pattern, VP9, H.264 and WAV arrive and are recorded frame by frame",
+        needs: &[Tool::Ffmpeg, Tool::Ffprobe],
+        run: media::formats,
     },
     Scenario {
         name: "candidates",
@@ -189,6 +196,12 @@ pub static ALL: &[Scenario] = &[
         claim: "a page and farcall-peer hear the keys that the other presses",
         needs: &[Tool::ChromeDriver, Tool::Chromium],
         run: browser::tones_with_peer,
+    },
+    Scenario {
+        name: "page-peer-live",
+        claim: "a page shows what farcall-peer encodes while it sends it",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: media::live_in_a_page,
     },
     Scenario {
         name: "page-screen-share",

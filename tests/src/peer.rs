@@ -52,6 +52,13 @@ impl Call {
         self
     }
 
+    /// Sending this instead of the test clip.
+    #[must_use]
+    pub fn sending(mut self, video: impl Into<OsString>, audio: impl Into<OsString>) -> Self {
+        self.verb.extend(args!["--video", video.into(), "--audio", audio.into()]);
+        self
+    }
+
     /// Pressing these keys of a telephone.
     #[must_use]
     pub fn dialing(mut self, tones: &str) -> Self {

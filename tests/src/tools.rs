@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub enum Tool {
     /// Reads what a peer recorded (Debian: `ffmpeg`).
     Ffprobe,
+    /// Makes clips to send (Debian: `ffmpeg`).
+    Ffmpeg,
     /// Drives a TURN server (Debian: `coturn`).
     TurnClient,
     /// Asks a STUN server (Debian: `coturn`).
@@ -26,6 +28,7 @@ impl Tool {
     pub const fn program(self) -> &'static str {
         match self {
             Self::Ffprobe => "ffprobe",
+            Self::Ffmpeg => "ffmpeg",
             Self::TurnClient => "turnutils_uclient",
             Self::StunClient => "turnutils_stunclient",
             Self::Chromium => "chromium",

@@ -18,12 +18,13 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 9] = [
     Need {
         program: "turnutils_uclient",
         package: "coturn",
         why: "its clients test the relay; they know nothing of us",
     },
+    Need { program: "c++", package: "g++", why: "compiles the H.264 encoder" },
     Need { program: "ffprobe", package: "ffmpeg", why: "decodes what a peer recorded" },
     Need { program: "chromium", package: "chromium", why: "opens the page as people do" },
     Need { program: "chromedriver", package: "chromium-driver", why: "clicks and types in it" },

@@ -14,7 +14,7 @@ use webrtc::peer_connection::{
 };
 
 use super::intake::{self, Intake};
-use crate::media::{AUDIO_CLOCK, dtmf};
+use crate::media::{AUDIO_CLOCK, Codec, clock_rate, dtmf};
 use crate::net::{self, BindAddresses, CuredRuntime, IcePolicy};
 use crate::report::MediaKind;
 
@@ -31,7 +31,9 @@ pub(super) struct Parts {
 pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
     let mut media = MediaEngine::default();
     for kind in [MediaKind::Audio, MediaKind::Video] {
-        media.register_codec(codec(kind), codec_kind(kind))?;
+        for known in Codec::of(kind) {
+            media.register_codec(codec(*known), codec_kind(kind))?;
+        }
     }
     media.register_codec(tones(), RtpCodecKind::Audio)?;
     let interceptors = register_default_interceptors(Registry::new(), &mut media)?
@@ -84,16 +86,18 @@ fn receive_window() -> u32 {
     if net::receive_buffer() >= ROOMY_SOCKET { 1 << 20 } else { 64 << 10 }
 }
 
-/// VP8 and Opus, which every other WebRTC endpoint has as well.
-pub(super) fn codec(kind: MediaKind) -> RTCRtpCodecParameters {
-    let (mime_type, clock_rate, channels, fmtp, payload_type) = match kind {
-        MediaKind::Video => ("video/VP8", 90_000, 0, "", 96),
-        MediaKind::Audio => ("audio/opus", 48_000, 2, "minptime=10;useinbandfec=1", 111),
+/// VP8, H.264 and Opus, which every other WebRTC endpoint has as well (RFC 7742, RFC 7874), and VP9.
+pub(super) fn codec(codec: Codec) -> RTCRtpCodecParameters {
+    let (channels, fmtp, payload_type) = match codec {
+        Codec::Vp8 => (0, "", 96),
+        Codec::Vp9 => (0, "profile-id=0", 98),
+        Codec::H264 => (0, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 102),
+        Codec::Opus => (2, "minptime=10;useinbandfec=1", 111),
     };
     RTCRtpCodecParameters {
         rtp_codec: RTCRtpCodec {
-            mime_type: mime_type.to_owned(),
-            clock_rate,
+            mime_type: codec.mime_type().to_owned(),
+            clock_rate: clock_rate(codec.kind()),
             channels,
             sdp_fmtp_line: fmtp.to_owned(),
             rtcp_feedback: Vec::new(),

@@ -10,7 +10,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use super::{Config, Connection, Ends, Happening};
 use crate::clock;
 use crate::failure::{Failure, Reason};
-use crate::media::Clips;
+use crate::media::Feeds;
 use crate::net::{BindAddresses, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers};
 use crate::report::{CandidateReport, CandidateSide, Event, milliseconds};
 use crate::session::{LinkEvent, LinkId, candidate};
@@ -42,7 +42,7 @@ impl Gathering {
             addresses,
             trust,
             eagerness: Eagerness::AtOnce,
-            clips: Clips::default(),
+            feeds: Feeds::default(),
             tones: Arc::new(Mutex::new(mpsc::channel(1).1)),
             media: false,
             record: None,

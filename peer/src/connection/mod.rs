@@ -36,7 +36,7 @@ use self::sender::Sender;
 pub(crate) use self::tones::Wanted as WantedTones;
 use self::tones::{Agreed, Keypad};
 use crate::clock;
-use crate::media::Clips;
+use crate::media::Feeds;
 use crate::net::{
     BindAddresses, BurstGate, CuredRuntime, Eagerness, IcePolicy, Trust, Tunnels, TurnWatch, UsableServers,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Config {
     pub(crate) trust: Trust,
     /// When TURN servers are asked by streams.
     pub(crate) eagerness: Eagerness,
-    pub(crate) clips: Clips,
+    pub(crate) feeds: Feeds,
     pub(crate) tones: WantedTones,
     /// Whether to send and take media at all.
     pub(crate) media: bool,
@@ -117,18 +117,17 @@ impl Connection {
         })
         .await?;
         let tones = Arc::<Agreed>::default();
+        let keypad = Arc::new(Keypad {
+            wanted: Arc::clone(&config.tones),
+            agreed: Arc::clone(&tones),
+            link,
+            happenings: happenings.clone(),
+        });
         let mut senders = Vec::new();
         if config.media {
             for kind in [MediaKind::Audio, MediaKind::Video] {
-                let keypad = || Keypad {
-                    wanted: Arc::clone(&config.tones),
-                    agreed: Arc::clone(&tones),
-                    link,
-                    happenings: happenings.clone(),
-                };
-                let keypad = (kind == MediaKind::Audio).then(keypad);
-                let clip = config.clips.of(kind);
-                senders.push(Sender::attach(&*engine, kind, clip, &key_frame_wanted, keypad).await?);
+                let feed = config.feeds.of(kind);
+                senders.push(Sender::attach(&*engine, kind, feed, &key_frame_wanted, &keypad).await?);
             }
         }
         let mut tasks = JoinSet::new();

@@ -16,7 +16,7 @@ use super::engine::codec_kind;
 use super::tones::Agreed;
 use crate::clock;
 use crate::media::dtmf;
-use crate::media::{Assembler, Assembly, Recording, Reorder, Unit};
+use crate::media::{Assembler, Assembly, Codec, Recording, Reorder, Unit};
 use crate::report::{Event, MediaKind};
 use crate::session::LinkId;
 
@@ -98,12 +98,16 @@ impl Desk {
         let Some(kind) = known.into_iter().find(|known| codec_kind(*known) == kind) else { return };
         let ssrc = track.ssrcs().await.first().copied().unwrap_or_default();
         let codec = track.codec(ssrc).await.map(|codec| codec.mime_type).unwrap_or_default();
-        self.tell(Happening::Tell(Event::Track { kind, codec }));
-        let recording = self.record.clone().map(|directory| Recording::start(kind, directory));
+        self.tell(Happening::Tell(Event::Track { kind, codec: codec.clone() }));
+        let Some(known) = Codec::of_mime_type(&codec) else {
+            tracing::debug!(codec, "Track in a codec that was not offered ignored");
+            return;
+        };
+        let recording = self.record.clone().map(|directory| Recording::start(known, directory));
         let mut reader = Reader {
             desk: self,
             kind,
-            assembler: Assembler::default(),
+            assembler: Assembler::new(known),
             recording,
             keys: dtmf::Listener::default(),
             key_frames: KeyFrames { ssrc, asked: None },

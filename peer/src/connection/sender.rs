@@ -1,5 +1,6 @@
-//! Sends a clip over and over, each frame in its time.
+//! Sends a feed, each frame in its time.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -24,10 +25,10 @@ use super::engine::{codec, codec_kind, tones};
 use super::tones::Keypad;
 use crate::clock;
 use crate::media::dtmf::{Dialer, EventPackets};
-use crate::media::{Clip, clock_rate};
-use crate::report::MediaKind;
+use crate::media::{Codec, Feed, Player, clock_rate};
+use crate::report::{Event, MediaKind};
 
-/// One kind of media on its way out; without a clip, one that only takes the other side's.
+/// One kind of media on its way out; without a feed, one that only takes the other side's.
 pub(super) struct Sender {
     outgoing: Option<Outgoing>,
     task: Option<JoinHandle<()>>,
@@ -36,11 +37,12 @@ pub(super) struct Sender {
 
 #[derive(Clone)]
 struct Outgoing {
-    clip: Arc<Clip>,
+    feed: Feed,
     ssrc: u32,
     stream: Stream,
     rtp: Arc<dyn RtpSender>,
     key_frame_wanted: Arc<Notify>,
+    keypad: Arc<Keypad>,
 }
 
 /// How frames become packets.
@@ -49,21 +51,21 @@ enum Stream {
     /// By the engine, since a frame takes many.
     Frames(Arc<TrackLocalStaticSample>),
     /// One for each frame, by us, since tones take their places.
-    Packets(Arc<TrackLocalStaticRTP>, Arc<Keypad>),
+    Packets(Arc<TrackLocalStaticRTP>),
 }
 
 impl Sender {
-    /// `keypad` is for sound alone.
     pub(super) async fn attach(
         engine: &dyn PeerConnection,
         kind: MediaKind,
-        clip: Option<Arc<Clip>>,
+        feed: Option<Feed>,
         key_frame_wanted: &Arc<Notify>,
-        keypad: Option<Keypad>,
+        keypad: &Arc<Keypad>,
     ) -> Result<Self> {
-        let outgoing = match clip {
-            Some(clip) => {
-                Some(Outgoing::attach(engine, kind, clip, Arc::clone(key_frame_wanted), keypad).await?)
+        let outgoing = match feed {
+            Some(feed) => {
+                let (key_frame_wanted, keypad) = (Arc::clone(key_frame_wanted), Arc::clone(keypad));
+                Some(Outgoing::attach(engine, feed, key_frame_wanted, keypad).await?)
             }
             None => {
                 let init = RTCRtpTransceiverInit {
@@ -99,17 +101,17 @@ impl Sender {
 impl Outgoing {
     async fn attach(
         engine: &dyn PeerConnection,
-        kind: MediaKind,
-        clip: Arc<Clip>,
+        feed: Feed,
         key_frame_wanted: Arc<Notify>,
-        keypad: Option<Keypad>,
+        keypad: Arc<Keypad>,
     ) -> Result<Self> {
         let ssrc = rand::random();
         let encoding = RTCRtpEncodingParameters {
             rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
-            codec: codec(kind).rtp_codec,
+            codec: codec(feed.codec()).rtp_codec,
             ..RTCRtpEncodingParameters::default()
         };
+        let kind = feed.codec().kind();
         let name = kind.text().to_owned();
         let track = MediaStreamTrack::new(
             "farcall".to_owned(),
@@ -118,41 +120,40 @@ impl Outgoing {
             codec_kind(kind),
             vec![encoding],
         );
-        let (stream, track) = match keypad {
-            None => {
+        let (stream, track) = match kind {
+            MediaKind::Video => {
                 let track = Arc::new(TrackLocalStaticSample::new(clock::now(), track)?);
                 (Stream::Frames(Arc::clone(&track)), track as Arc<dyn TrackLocal>)
             }
-            Some(keypad) => {
+            MediaKind::Audio => {
                 let track = Arc::new(TrackLocalStaticRTP::new(track));
-                (Stream::Packets(Arc::clone(&track), Arc::new(keypad)), track as Arc<dyn TrackLocal>)
+                (Stream::Packets(Arc::clone(&track)), track as Arc<dyn TrackLocal>)
             }
         };
         let rtp = engine.add_track(track).await?;
-        if kind == MediaKind::Audio {
-            offer_tones(engine, &rtp).await?;
-        }
-        Ok(Self { clip, ssrc, stream, rtp, key_frame_wanted })
+        offer_all_codecs(engine, &rtp, feed.codec()).await?;
+        Ok(Self { feed, ssrc, stream, rtp, key_frame_wanted, keypad })
     }
 
-    /// Each frame is due by its place in the clip, not by the one before: pauses do not add up.
     async fn run(self, frames_sent: Arc<AtomicU64>) {
-        let Some(payload_type) = self.payload_type().await else {
-            tracing::debug!(kind = self.clip.kind.text(), "The other side does not take this kind of media");
-            return;
-        };
-        let rate = clock_rate(self.clip.kind);
+        if let Err(problem) = self.play(frames_sent).await {
+            self.keypad.tell(Event::Warning { message: problem });
+        }
+    }
+
+    /// Each frame is due by its place in the feed, not by the one before: pauses do not add up.
+    async fn play(&self, frames_sent: Arc<AtomicU64>) -> std::result::Result<(), String> {
+        let codec = self.feed.codec();
+        let (kind, rate) = (codec.kind(), clock_rate(codec.kind()));
+        let payload_type = self.payload_type().await.ok_or_else(|| {
+            format!("the other side takes no {}, so no {} is sent", codec.name(), kind.text())
+        })?;
+        let stopped = |problem: String| format!("no more {} is sent: {problem}", kind.text());
+        let mut player = Player::new(&self.feed).map_err(stopped)?;
         let mut packets = Packets::new(self.ssrc, payload_type);
         let mut begun = clock::now();
         let mut sent = 0;
-        let mut index = 0;
         loop {
-            let Some(frame) = self.clip.frames.get(index) else {
-                index = 0;
-                continue;
-            };
-            let next = self.clip.frames.get(index + 1).map_or(self.clip.length, |next| next.at);
-            let ticks = next - frame.at;
             let due = begun + exactly(sent, rate);
             let late = clock::now().saturating_duration_since(due);
             if late > LONGEST_DELAY {
@@ -161,37 +162,34 @@ impl Outgoing {
             }
             tokio::select! {
                 () = sleep_until(due.into()) => {}
-                () = self.key_frame_wanted.notified(), if self.clip.kind == MediaKind::Video => {
-                    index = self.clip.next_key_frame(index);
+                () = self.key_frame_wanted.notified(), if kind == MediaKind::Video => {
+                    player.want_key_frame();
                     continue;
                 }
             }
+            let frame = player.next().await.map_err(stopped)?;
             let written = match &self.stream {
                 Stream::Frames(track) => {
-                    let sample = Sample {
-                        data: frame.data.clone(),
-                        duration: exactly(ticks, rate),
-                        ..Sample::new(clock::now())
-                    };
+                    let duration = exactly(frame.ticks, rate);
+                    let sample = Sample { data: frame.data, duration, ..Sample::new(clock::now()) };
                     track.write_sample(self.ssrc, payload_type, &sample, &[]).await
                 }
-                Stream::Packets(track, keypad) => {
-                    packets.write(track, keypad, &frame.data, sent, ticks).await
+                Stream::Packets(track) => {
+                    packets.write(track, &self.keypad, frame.data, sent, frame.ticks).await
                 }
             };
             if written.is_ok() {
                 frames_sent.fetch_add(1, Relaxed);
             }
-            sent += ticks;
-            index += 1;
+            sent += frame.ticks;
         }
     }
 
     async fn payload_type(&self) -> Option<u8> {
         let parameters = self.rtp.get_parameters().await.ok()?;
-        let wanted = codec(self.clip.kind).rtp_codec.mime_type;
+        let wanted = Some(self.feed.codec());
         let mut codecs = parameters.rtp_parameters.codecs.iter();
-        let agreed = codecs.find(|codec| codec.rtp_codec.mime_type.eq_ignore_ascii_case(&wanted))?;
+        let agreed = codecs.find(|codec| Codec::of_mime_type(&codec.rtp_codec.mime_type) == wanted)?;
         Some(agreed.payload_type)
     }
 }
@@ -218,7 +216,7 @@ impl Packets {
         &mut self,
         track: &TrackLocalStaticRTP,
         keypad: &Keypad,
-        sound: &Bytes,
+        sound: Bytes,
         at: u64,
         ticks: u64,
     ) -> Result<()> {
@@ -231,7 +229,7 @@ impl Packets {
             }
             return Ok(());
         }
-        track.write_rtp(self.packet(self.payload_type, at, false, sound.clone())).await
+        track.write_rtp(self.packet(self.payload_type, at, false, sound)).await
     }
 
     fn packet(&mut self, payload_type: u8, at: u64, marker: bool, payload: Bytes) -> Packet {
@@ -252,11 +250,17 @@ impl Packets {
     }
 }
 
-/// The engine offers no more than what a track is made of, unless it is told to.
-async fn offer_tones(engine: &dyn PeerConnection, rtp: &Arc<dyn RtpSender>) -> Result<()> {
+/// The engine offers no more than what a track is made of, unless it is told to; and the other side may send any.
+async fn offer_all_codecs(engine: &dyn PeerConnection, rtp: &Arc<dyn RtpSender>, first: Codec) -> Result<()> {
+    let kind = first.kind();
+    let others = Codec::of(kind).iter().copied().filter(|other| *other != first);
+    let mut codecs: Vec<_> = iter::once(first).chain(others).map(codec).collect();
+    if kind == MediaKind::Audio {
+        codecs.push(tones());
+    }
     for transceiver in engine.get_transceivers().await {
         if transceiver.sender().await?.is_some_and(|sender| Arc::ptr_eq(&sender, rtp)) {
-            transceiver.set_codec_preferences(vec![codec(MediaKind::Audio), tones()]).await?;
+            transceiver.set_codec_preferences(codecs.clone()).await?;
         }
     }
     Ok(())

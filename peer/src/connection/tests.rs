@@ -11,7 +11,7 @@ async fn connection(happenings: &mpsc::UnboundedSender<(LinkId, Happening)>) -> 
         addresses: BindAddresses::Given(vec![std::net::Ipv4Addr::LOCALHOST.into()]),
         trust: Trust::default(),
         eagerness: Eagerness::AtOnce,
-        clips: Clips::default(),
+        feeds: Feeds::default(),
         tones: Arc::new(tokio::sync::Mutex::new(mpsc::channel(1).1)),
         media: true,
         record: None,

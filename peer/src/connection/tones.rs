@@ -51,6 +51,11 @@ pub(super) struct Keypad {
 }
 
 impl Keypad {
+    pub(super) fn tell(&self, event: Event) {
+        // Whoever listened has closed this connection.
+        let _ = self.happenings.send((self.link, Happening::Tell(event)));
+    }
+
     /// Hands what is wanted by now to the dialer: returns the payload type to send it with.
     pub(super) fn look(&self, dialer: &mut Dialer) -> Option<u8> {
         let agreed = self.agreed.payload_type();
@@ -61,7 +66,7 @@ impl Keypad {
                 dialer.press(tones);
             } else {
                 let message = "the other side takes no tones (audio/telephone-event)".to_owned();
-                let _ = self.happenings.send((self.link, Happening::Tell(Event::Warning { message })));
+                self.tell(Event::Warning { message });
             }
         }
         agreed

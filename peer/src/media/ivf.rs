@@ -1,12 +1,12 @@
-//! VP8 in IVF: a header of 32 bytes, then frames with 12 bytes before each. All numbers are little-endian.
+//! VP8 and VP9 in IVF: a header of 32 bytes, then frames with 12 bytes before each. All numbers are little-endian.
 
 use std::io::{self, Seek, SeekFrom, Write};
 
 use bytes::Bytes;
 
 use super::clip::{Clip, Frame};
+use super::codec::Codec;
 use super::{BadFile, Cursor, VIDEO_CLOCK};
-use crate::report::MediaKind;
 
 /// Reads a whole file.
 pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
@@ -16,9 +16,9 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     }
     let _version = cursor.take(2, "the IVF header ends too early")?;
     let header_bytes = u16::from_le_bytes(cursor.array("the IVF header ends too early")?);
-    if cursor.take(4, "the IVF header ends too early")? != b"VP80" {
-        return Err(BadFile { what: "the codec is not VP8", offset: 8 });
-    }
+    let fourcc: [u8; 4] = cursor.array("the IVF header ends too early")?;
+    let codec = CODECS.into_iter().find(|(name, _)| **name == fourcc).map(|(_, codec)| codec);
+    let codec = codec.ok_or(BadFile { what: "the codec is neither VP8 nor VP9", offset: 8 })?;
     let _dimensions = cursor.take(4, "the IVF header ends too early")?;
     let rate = u64::from(u32::from_le_bytes(cursor.array("the IVF header ends too early")?));
     let scale = u64::from(u32::from_le_bytes(cursor.array("the IVF header ends too early")?));
@@ -54,7 +54,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     // The last frame lasts as long as they do on average.
     let intervals = (frames.len() as u64).saturating_sub(1).max(1);
     let length = last.at + (last.at / intervals).max(1).max(if frames.len() == 1 { SINGLE_FRAME } else { 0 });
-    Ok(Clip { kind: MediaKind::Video, frames, length })
+    Ok(Clip { codec, frames, length })
 }
 
 /// Writes frames as they come. The file can be read at any time: its header is kept true.
@@ -68,9 +68,11 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write + Seek> Writer<W> {
-    pub(super) fn new(mut file: W, width: u16, height: u16) -> io::Result<Self> {
+    pub(super) fn new(mut file: W, codec: Codec, (width, height): (u16, u16)) -> io::Result<Self> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
-        header.extend_from_slice(b"DKIF\0\0\x20\0VP80");
+        header.extend_from_slice(b"DKIF\0\0\x20\0");
+        let fourcc = CODECS.into_iter().find(|(_, known)| *known == codec).map(|(name, _)| name);
+        header.extend_from_slice(fourcc.ok_or_else(|| io::Error::other("no codec of this container"))?);
         header.extend_from_slice(&width.to_le_bytes());
         header.extend_from_slice(&height.to_le_bytes());
         header.extend_from_slice(&VIDEO_CLOCK.to_le_bytes());
@@ -113,6 +115,7 @@ impl<W: Write + Seek> Writer<W> {
     }
 }
 
+const CODECS: [(&[u8; 4], Codec); 2] = [(b"VP80", Codec::Vp8), (b"VP90", Codec::Vp9)];
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 12;
 const LENGTH_OFFSET: u64 = 24;
@@ -129,7 +132,7 @@ mod tests {
 
     fn written(frames: &[(u64, &[u8])]) -> Bytes {
         let mut file = io::Cursor::new(Vec::new());
-        let mut writer = Writer::new(&mut file, 320, 180).unwrap();
+        let mut writer = Writer::new(&mut file, Codec::Vp8, (320, 180)).unwrap();
         for (at, data) in frames {
             writer.write(*at, data).unwrap();
         }
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn the_length_in_the_header_is_true_after_every_frame() {
         let mut file = io::Cursor::new(Vec::new());
-        let mut writer = Writer::new(&mut file, 320, 180).unwrap();
+        let mut writer = Writer::new(&mut file, Codec::Vp8, (320, 180)).unwrap();
         writer.write(0, b"one").unwrap();
         writer.write(6000, b"two").unwrap();
         // As it is when the process is killed.
@@ -166,7 +169,7 @@ mod tests {
     fn another_codec_is_refused() {
         let mut file = written(&[(0, b"one")]).to_vec();
         file[8..12].copy_from_slice(b"AV01");
-        assert_eq!(read(&file.into()).unwrap_err().what, "the codec is not VP8");
+        assert_eq!(read(&file.into()).unwrap_err().what, "the codec is neither VP8 nor VP9");
     }
 
     proptest! {

@@ -1,23 +1,34 @@
-//! Media in files: VP8 in IVF and Opus in Ogg, read to be sent and written as it comes.
+//! Media: files to read and to write, packets to and from frames, and what is made while it is sent.
 
+mod assembler;
 mod clip;
+mod codec;
 pub(crate) mod dtmf;
+mod feed;
+mod h264;
 mod ivf;
+mod live;
 mod ogg;
 mod opus;
+mod pattern;
 mod recorder;
 mod reorder;
 mod vp8;
+mod vp9;
+mod wav;
 
-pub use self::clip::{Clip, Clips, Source};
+pub(crate) use self::assembler::{Assembler, Assembly};
+pub use self::clip::Clip;
+pub use self::codec::Codec;
 pub use self::dtmf::Tones;
+pub(crate) use self::feed::Player;
+pub use self::feed::{Feed, Feeds, Source};
 pub(crate) use self::recorder::{Recording, Unit};
 pub(crate) use self::reorder::Reorder;
-pub(crate) use self::vp8::{Assembler, Assembly};
 
 use crate::report::MediaKind;
 
-/// RTP clock of VP8, RFC 7741.
+/// RTP clock of all video.
 pub(crate) const VIDEO_CLOCK: u32 = 90_000;
 /// RTP clock of Opus, RFC 7587, which is that of its granule positions too.
 pub(crate) const AUDIO_CLOCK: u32 = 48_000;

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use bytes::{Bytes, BytesMut};
 
 use super::clip::{Clip, Frame};
+use super::codec::Codec;
 use super::opus::packet_ticks;
 use super::{BadFile, Cursor};
-use crate::report::MediaKind;
 
 /// Reads the first logical stream of a whole file.
 pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
@@ -49,7 +49,7 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     if frames.is_empty() {
         return Err(BadFile { what: "there is no sound", offset: cursor.offset });
     }
-    Ok(Clip { kind: MediaKind::Audio, frames, length })
+    Ok(Clip { codec: Codec::Opus, frames, length })
 }
 
 fn check_head(packet: &[u8], offset: usize) -> Result<(), BadFile> {

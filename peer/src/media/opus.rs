@@ -1,4 +1,9 @@
-//! How long an Opus packet sounds, which its first bytes tell. RFC 6716, section 3.1.
+//! Opus: how long a packet sounds, which its first bytes tell (RFC 6716, section 3.1), and making packets.
+
+use bytes::Bytes;
+use ropus::{Application, Bitrate, Channels, Encoder};
+
+use super::AUDIO_CLOCK;
 
 /// In ticks of 48 kHz; nothing if the packet is malformed.
 pub(crate) fn packet_ticks(packet: &[u8]) -> Option<u64> {
@@ -19,6 +24,31 @@ pub(crate) fn packet_ticks(packet: &[u8]) -> Option<u64> {
     (1..=5760).contains(&ticks).then_some(ticks)
 }
 
+/// Makes packets of samples at 48 kHz.
+pub(super) struct OpusEncoder {
+    encoder: Box<Encoder>,
+    packet: Vec<u8>,
+}
+
+impl OpusEncoder {
+    /// For one or two channels.
+    pub(super) fn new(channels: usize, bits_per_second: u32) -> Result<Self, String> {
+        let channels = if channels == 1 { Channels::Mono } else { Channels::Stereo };
+        let bitrate = Bitrate::try_bits(bits_per_second).map_err(|error| error.to_string())?;
+        let encoder = Encoder::builder(AUDIO_CLOCK, channels, Application::Audio).bitrate(bitrate).build();
+        let encoder = encoder.map_err(|error| error.to_string())?;
+        Ok(Self { encoder: Box::new(encoder), packet: vec![0; LARGEST_PACKET] })
+    }
+
+    /// Encodes 20 ms, channels in turn.
+    pub(super) fn encode(&mut self, sound: &[i16]) -> Result<Bytes, String> {
+        let length = self.encoder.encode(sound, &mut self.packet).map_err(|error| error.to_string())?;
+        Ok(Bytes::copy_from_slice(self.packet.get(..length).unwrap_or_default()))
+    }
+}
+
+/// RFC 6716, section 3.4: what a packet of one frame has at most, with its first byte.
+const LARGEST_PACKET: usize = 1276;
 const SILK: [u64; 4] = [480, 960, 1920, 2880];
 const HYBRID: [u64; 2] = [480, 960];
 const CELT: [u64; 4] = [120, 240, 480, 960];

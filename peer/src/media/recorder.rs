@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{ivf, ogg};
-use crate::report::MediaKind;
+use super::codec::Codec;
+use super::{h264, ivf, ogg};
 
 /// A frame of video or a packet of sound.
 #[derive(Debug)]
@@ -30,11 +30,12 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Records into a new file of this directory, once there is something to record.
-    pub(crate) fn start(kind: MediaKind, directory: PathBuf) -> Self {
+    pub(crate) fn start(codec: Codec, directory: PathBuf) -> Self {
         let (units, queue) = mpsc::channel(QUEUE);
-        let writing = tokio::task::spawn_blocking(move || match kind {
-            MediaKind::Video => video(&directory, queue),
-            MediaKind::Audio => audio(&directory, queue),
+        let writing = tokio::task::spawn_blocking(move || match codec {
+            Codec::Vp8 | Codec::Vp9 => video(codec, &directory, queue),
+            Codec::H264 => byte_stream(&directory, queue),
+            Codec::Opus => audio(&directory, queue),
         });
         Self { units, writing }
     }
@@ -51,19 +52,34 @@ impl Recording {
     }
 }
 
-fn video(directory: &Path, mut units: mpsc::Receiver<Unit>) -> io::Result<Option<(PathBuf, u64)>> {
+fn video(
+    codec: Codec,
+    directory: &Path,
+    mut units: mpsc::Receiver<Unit>,
+) -> io::Result<Option<(PathBuf, u64)>> {
     // The header wants the dimensions, which the first key frame has.
-    let (first, (width, height)) = loop {
+    let (first, dimensions) = loop {
         let Some(unit) = units.blocking_recv() else { return Ok(None) };
         if let Some(dimensions) = unit.dimensions {
             break (unit, dimensions);
         }
     };
     let (path, file) = create(directory, "video", "ivf")?;
-    let mut writer = ivf::Writer::new(file, width, height)?;
+    let mut writer = ivf::Writer::new(file, codec, dimensions)?;
     writer.write(first.at, &first.data)?;
     while let Some(unit) = units.blocking_recv() {
         writer.write(unit.at, &unit.data)?;
+    }
+    Ok(Some((path, writer.finish()?)))
+}
+
+fn byte_stream(directory: &Path, mut units: mpsc::Receiver<Unit>) -> io::Result<Option<(PathBuf, u64)>> {
+    let Some(first) = units.blocking_recv() else { return Ok(None) };
+    let (path, file) = create(directory, "video", "h264")?;
+    let mut writer = h264::Writer::new(file);
+    writer.write(&first.data)?;
+    while let Some(unit) = units.blocking_recv() {
+        writer.write(&unit.data)?;
     }
     Ok(Some((path, writer.finish()?)))
 }
@@ -101,26 +117,27 @@ const QUEUE: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Clip, Source};
+    use crate::media::Clip;
+    use crate::report::MediaKind;
 
     #[tokio::test]
     async fn a_clip_that_is_recorded_reads_as_it_was_and_never_replaces_another() {
         let directory = tempfile::tempdir().unwrap();
         for kind in [MediaKind::Video, MediaKind::Audio] {
-            let clip = Clip::load(kind, &Source::Test).unwrap().unwrap();
+            let clip = Clip::test(kind).unwrap();
             for _ in 0..2 {
-                let recording = Recording::start(kind, directory.path().to_owned());
+                let recording = Recording::start(clip.codec, directory.path().to_owned());
                 for frame in &clip.frames {
                     let unit = Unit {
                         at: 77 + frame.at,
                         data: frame.data.clone(),
-                        dimensions: crate::media::vp8::dimensions(&frame.data),
+                        dimensions: clip.codec.dimensions(&frame.data),
                     };
                     recording.units.send(unit).await.unwrap();
                 }
                 let (path, frames) = recording.finish().await.unwrap().unwrap();
                 assert_eq!(frames, clip.frames.len() as u64);
-                assert_eq!(Clip::load(kind, &Source::File(path)).unwrap().unwrap(), clip);
+                assert_eq!(Clip::load(kind, &path).unwrap(), clip);
             }
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
@@ -129,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_to_record_makes_no_file() {
         let directory = tempfile::tempdir().unwrap();
-        let recording = Recording::start(MediaKind::Audio, directory.path().to_owned());
+        let recording = Recording::start(Codec::Opus, directory.path().to_owned());
         assert_eq!(recording.finish().await.unwrap(), None);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }

@@ -11,19 +11,19 @@ use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
 use crate::failure::{Failure, Reason};
-use crate::media::{Clip, Clips};
+use crate::media::{Feed, Feeds};
 use crate::peer::{Config, Peer};
 use crate::report::{Event, MediaKind, Reporter};
 
 /// Runs until the call is over, somebody interrupts, or it fails.
 pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
-    let clips = Clips {
-        video: Clip::load(MediaKind::Video, &call.video)?,
-        audio: Clip::load(MediaKind::Audio, &call.audio)?,
+    let feeds = Feeds {
+        video: Feed::open(MediaKind::Video, &call.video)?,
+        audio: Feed::open(MediaKind::Audio, &call.audio)?,
     };
-    let config = Config { clips, record: call.record.clone(), ..config(common, &call.joining) };
-    if call.dtmf.is_some() && config.clips.audio.is_none() {
+    let config = Config { feeds, record: call.record.clone(), ..config(common, &call.joining) };
+    if call.dtmf.is_some() && config.feeds.audio.is_none() {
         return Err(Failure::new(
             Reason::BadUsage,
             "--dtmf needs sound to take the place of: not --audio none",

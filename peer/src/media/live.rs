@@ -1,0 +1,128 @@
+//! Pictures and sound that are made and encoded while they are sent.
+
+use std::fmt;
+
+use openh264::OpenH264API;
+use openh264::encoder::{
+    BitRate, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, Profile, RateControlMode, UsageType,
+};
+use openh264::formats::YUVSlices;
+
+use super::feed::Next;
+use super::opus::OpusEncoder;
+use super::pattern::{self, Pattern};
+use super::{AUDIO_CLOCK, VIDEO_CLOCK};
+use crate::report::MediaKind;
+
+/// See the module.
+pub(super) enum Live {
+    /// A test pattern with a clock, in H.264.
+    Picture { pattern: Box<Pattern>, encoder: Box<Encoder>, number: u64 },
+    /// A beep at the beginning of each second, in Opus.
+    Sound { encoder: OpusEncoder, number: u64 },
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Picture { .. } => "Picture",
+            Self::Sound { .. } => "Sound",
+        })
+    }
+}
+
+impl Live {
+    pub(super) fn new(kind: MediaKind) -> Result<Self, String> {
+        Ok(match kind {
+            MediaKind::Video => {
+                let config = EncoderConfig::new()
+                    .profile(Profile::Baseline)
+                    .usage_type(UsageType::CameraVideoRealTime)
+                    .rate_control_mode(RateControlMode::Bitrate)
+                    .bitrate(BitRate::from_bps(VIDEO_BITS))
+                    .max_frame_rate(FrameRate::from_hz(PICTURES as f32))
+                    .intra_frame_period(IntraFramePeriod::from_num_frames(KEY_FRAME_EVERY))
+                    .scene_change_detect(false)
+                    .skip_frames(false);
+                let encoder = Encoder::with_api_config(OpenH264API::from_source(), config)
+                    .map_err(|error| error.to_string())?;
+                Self::Picture { pattern: Box::default(), encoder: Box::new(encoder), number: 0 }
+            }
+            MediaKind::Audio => Self::Sound { encoder: OpusEncoder::new(1, AUDIO_BITS)?, number: 0 },
+        })
+    }
+
+    /// The next frame, which leans on no other if that is asked for.
+    pub(super) fn next(&mut self, key_frame: bool) -> Result<Next, String> {
+        match self {
+            Self::Picture { pattern, encoder, number } => {
+                if key_frame {
+                    encoder.force_intra_frame();
+                }
+                let [y, u, v] = pattern.draw(*number * 1000 / PICTURES);
+                *number += 1;
+                let picture = YUVSlices::new(
+                    (y, u, v),
+                    (pattern::WIDTH, pattern::HEIGHT),
+                    (pattern::WIDTH, pattern::WIDTH / 2, pattern::WIDTH / 2),
+                );
+                let encoded = encoder.encode(&picture).map_err(|error| error.to_string())?;
+                Ok(Next { data: encoded.to_vec().into(), ticks: u64::from(VIDEO_CLOCK) / PICTURES })
+            }
+            Self::Sound { encoder, number } => {
+                let begins = *number * SOUND_TICKS;
+                *number += 1;
+                let sound: Vec<i16> = (begins..begins + SOUND_TICKS).map(sample).collect();
+                Ok(Next { data: encoder.encode(&sound)?, ticks: SOUND_TICKS })
+            }
+        }
+    }
+}
+
+/// One thousand hertz for a tenth of a second, at the beginning of each.
+fn sample(at: u64) -> i16 {
+    let at = at % u64::from(AUDIO_CLOCK);
+    if at >= BEEP {
+        return 0;
+    }
+    let turn = at as f64 * 1000.0 / f64::from(AUDIO_CLOCK);
+    #[expect(clippy::cast_possible_truncation, reason = "a third of the range")]
+    let sample = ((turn * std::f64::consts::TAU).sin() * f64::from(i16::MAX) / 3.0) as i16;
+    sample
+}
+
+const PICTURES: u64 = 30;
+const VIDEO_BITS: u32 = 700_000;
+const AUDIO_BITS: u32 = 32_000;
+/// Whoever joins or loses something asks for one; this is for those who do not.
+const KEY_FRAME_EVERY: u32 = 300;
+/// 20 ms.
+const SOUND_TICKS: u64 = AUDIO_CLOCK as u64 / 50;
+const BEEP: u64 = AUDIO_CLOCK as u64 / 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Codec;
+    use crate::media::opus::packet_ticks;
+
+    #[test]
+    fn pictures_are_h264_of_the_patterns_size_and_much_smaller() {
+        let mut live = Live::new(MediaKind::Video).unwrap();
+        let frames: Vec<Next> = (0..30).map(|_| live.next(false).unwrap()).collect();
+        assert_eq!(Codec::H264.dimensions(&frames[0].data), Some((640, 360)));
+        let bytes: usize = frames.iter().map(|frame| frame.data.len()).sum();
+        assert!((5_000..150_000).contains(&bytes), "a second of pictures took {bytes} bytes");
+        assert!(frames.iter().all(|frame| frame.ticks == 3000));
+    }
+
+    #[test]
+    fn sound_is_opus_and_louder_where_it_beeps() {
+        let mut live = Live::new(MediaKind::Audio).unwrap();
+        let packets: Vec<Next> = (0..50).map(|_| live.next(false).unwrap()).collect();
+        assert!(packets.iter().all(|packet| packet_ticks(&packet.data) == Some(packet.ticks)));
+        assert_ne!(sample(12), 0);
+        assert_eq!(sample(BEEP + 12), 0);
+        assert_eq!(sample(u64::from(AUDIO_CLOCK) + 12), sample(12));
+    }
+}
