@@ -98,11 +98,14 @@ impl Desk {
         let Some(kind) = known.into_iter().find(|known| codec_kind(*known) == kind) else { return };
         let ssrc = track.ssrcs().await.first().copied().unwrap_or_default();
         let codec = track.codec(ssrc).await.map(|codec| codec.mime_type).unwrap_or_default();
-        self.tell(Happening::Tell(Event::Track { kind, codec: codec.clone() }));
+        // The engine names a track by its first packet, which may have been of a tone.
+        let is_tones = codec.eq_ignore_ascii_case(dtmf::MIME_TYPE);
+        let codec = if is_tones { Codec::Opus.mime_type().to_owned() } else { codec };
         let Some(known) = Codec::of_mime_type(&codec) else {
             tracing::debug!(codec, "Track in a codec that was not offered ignored");
             return;
         };
+        self.tell(Happening::Tell(Event::Track { kind, codec }));
         let recording = self.record.clone().map(|directory| Recording::start(known, directory));
         let mut reader = Reader {
             desk: self,

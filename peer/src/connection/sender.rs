@@ -25,7 +25,7 @@ use super::engine::{codec, codec_kind, tones};
 use super::tones::Keypad;
 use crate::clock;
 use crate::media::dtmf::{Dialer, EventPackets};
-use crate::media::{Codec, Feed, Player, clock_rate};
+use crate::media::{AUDIO_CLOCK, Codec, Feed, Player, clock_rate};
 use crate::report::{Event, MediaKind};
 
 /// One kind of media on its way out; without a feed, one that only takes the other side's.
@@ -220,7 +220,8 @@ impl Packets {
         at: u64,
         ticks: u64,
     ) -> Result<()> {
-        if let Some(payload_type) = keypad.look(&mut self.dialer)
+        if at >= LEAD_IN
+            && let Some(payload_type) = keypad.look(&mut self.dialer)
             && let Some(EventPackets { since, marker, payload, times }) = self.dialer.handle_slot(at, ticks)
         {
             for _ in 0..times {
@@ -273,6 +274,8 @@ fn exactly(ticks: u64, rate: u32) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
+/// A stream that began with a tone would be taken for one of tones: 200 ms of sound come before any.
+const LEAD_IN: u64 = AUDIO_CLOCK as u64 / 5;
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
