@@ -104,6 +104,9 @@ pub struct Joining {
     /// What the other side is shown.
     #[arg(long, default_value = "")]
     pub name: String,
+    /// Tell every so often what the connection has carried.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub stats: Option<Duration>,
     /// Give up when no connection is up this long after both are in the room.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub connect_timeout: Duration,

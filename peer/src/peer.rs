@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -48,6 +48,8 @@ pub struct Config {
     pub media: bool,
     /// Where to record what comes.
     pub record: Option<PathBuf>,
+    /// How often to tell what the connection carries, if at all.
+    pub stats: Option<Duration>,
     /// How long after both are in the room a connection must be up.
     pub connect_timeout: Duration,
 }
@@ -68,6 +70,7 @@ impl Config {
             feeds: Feeds::default(),
             media: true,
             record: None,
+            stats: None,
             connect_timeout: CONNECT_TIMEOUT,
         }
     }
@@ -141,6 +144,8 @@ impl Peer {
             texts,
             happenings,
             events: event_sender,
+            stats: config.stats.map(|interval| interval.max(SHORTEST_STATS)),
+            stats_due: None,
         };
         let task = tokio::spawn(agent.run());
         Ok(Self { commands, outgoing, tones, data, events, task })
@@ -199,6 +204,9 @@ struct Agent {
     texts: mpsc::Receiver<String>,
     happenings: mpsc::UnboundedReceiver<(LinkId, Happening)>,
     events: mpsc::Sender<Event>,
+    stats: Option<Duration>,
+    /// When to tell them next.
+    stats_due: Option<Instant>,
 }
 
 /// How it ended.
@@ -224,6 +232,9 @@ impl Agent {
                     // The peer was dropped.
                     None => break End::Wanted { reason: "dropped".to_owned() },
                 },
+                () = sleep_until(self.stats_due.unwrap_or_else(clock::now).into()), if self.stats_due.is_some() => {
+                    self.tell_stats().await;
+                }
                 () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => {
                     self.session.handle_timeout(clock::now());
                 }
@@ -360,12 +371,23 @@ impl Agent {
         };
         let session = &self.session;
         let path = connection.established(|address| session.remote_candidate_kind(address)).await;
+        self.stats_due = self.stats.map(|interval| clock::now() + interval);
         let unknown = || "unknown".to_owned();
         let (local, remote, protocol) = match path {
             Some(path) => (path.local, path.remote, path.protocol),
             None => (unknown(), unknown(), unknown()),
         };
         self.tell(Event::Connected { local, remote, protocol, elapsed_ms: milliseconds(elapsed) }).await;
+    }
+
+    async fn tell_stats(&mut self) {
+        let Some(connection) = &self.connection else {
+            self.stats_due = None;
+            return;
+        };
+        let report = connection.stats().await;
+        self.stats_due = self.stats.map(|interval| clock::now() + interval);
+        self.tell(Event::StatsReport { report }).await;
     }
 
     /// Closes the connection, if there is one, and tells what it carried.
@@ -424,6 +446,8 @@ fn is_on_loopback(server: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
+/// A report takes the connection a moment.
+const SHORTEST_STATS: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const EVENTS: usize = 256;
 const MESSAGES: usize = 64;

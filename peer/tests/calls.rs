@@ -89,6 +89,33 @@ async fn keys_that_are_dialed_are_told_once_each_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_a_call_carries_is_told_by_the_names_of_the_w3c() {
+    let service = Service::start(2).await;
+    let mut early = Peer::spawn(&service, &["call", "room", "--stats", "200ms"]);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let _late = Peer::spawn(&service, &["call", "room"]);
+    let flows = |event: &Value| {
+        let of = |kind: &'static str| {
+            let report = event["report"].as_array().unwrap();
+            report.iter().filter(move |entry| entry["type"] == kind)
+        };
+        of("inbound-rtp").count() == 2
+            && of("inbound-rtp")
+                .all(|stream| stream["packetsReceived"].as_u64().is_some_and(|count| count > 5))
+            && of("outbound-rtp").count() == 2
+            && of("candidate-pair").any(|pair| pair["currentRoundTripTime"].is_number())
+            && of("transport")
+                .any(|transport| transport["bytesReceived"].as_u64().is_some_and(|count| count > 0))
+    };
+    let event = early.until("stats_report", flows).await;
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64() * 1e3;
+    for entry in event["report"].as_array().unwrap() {
+        assert!(entry["id"].is_string(), "{entry}");
+        assert!((entry["timestamp"].as_f64().unwrap() - now).abs() < 60_000.0, "{entry}");
+    }
+}
+
+#[tokio::test]
 async fn media_goes_on_while_signaling_is_away_and_its_session_is_resumed() {
     let service = Service::start(2).await;
     let mut early = Peer::spawn(&service, &["call", "room"]);

@@ -282,6 +282,12 @@ impl Connection {
         });
     }
 
+    /// What the engine counts now, by the names of the W3C.
+    pub(crate) async fn stats(&self) -> Vec<serde_json::Value> {
+        let report = self.engine.get_stats(clock::now(), StatsSelector::None).await;
+        stats::entries(&report, &self.announced)
+    }
+
     /// Whether packets ever passed.
     pub(crate) fn was_up(&self) -> bool {
         self.up_since.is_some()

@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rtc::statistics::report::RTCStatsReportEntry as Entry;
+use serde::Serialize;
+use serde_json::Value;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateType, RTCStatsReport};
 
 use super::engine;
 use super::intake::Announced;
+use crate::media::{AUDIO_CLOCK, VIDEO_CLOCK};
 use crate::net::TurnWatch;
 use crate::report::{DataStats, MediaKind, PathReport, StreamStats};
 
@@ -56,6 +60,64 @@ pub(super) fn stream(report: &RTCStatsReport, kind: MediaKind, announced: &Annou
         }
     }
     stats
+}
+
+/// Everything that the engine counts, by the names of the W3C.
+pub(super) fn entries(report: &RTCStatsReport, announced: &Announced) -> Vec<Value> {
+    report.iter().filter_map(|entry| of_w3c(entry, announced)).collect()
+}
+
+fn of_w3c(entry: &Entry, announced: &Announced) -> Option<Value> {
+    let mut value = match entry {
+        Entry::PeerConnection(stats) => json(stats),
+        Entry::Transport(stats) => json(stats),
+        Entry::IceCandidatePair(stats) => json(stats),
+        Entry::LocalCandidate(stats) | Entry::RemoteCandidate(stats) => json(stats),
+        Entry::Certificate(stats) => json(stats),
+        Entry::Codec(stats) => json(stats),
+        Entry::DataChannel(stats) => json(stats),
+        Entry::InboundRtp(stats) => json(stats),
+        Entry::OutboundRtp(stats) => json(stats),
+        Entry::RemoteInboundRtp(stats) => json(stats),
+        Entry::RemoteOutboundRtp(stats) => json(stats),
+        Entry::AudioSource(stats) => json(stats),
+        Entry::VideoSource(stats) => json(stats),
+        Entry::AudioPlayout(stats) => json(stats),
+        _ => None,
+    }?;
+    let fields = value.as_object_mut()?;
+    fields.retain(|_, value| value != "Unspecified");
+    for (name, value) in fields.iter_mut() {
+        // The engine writes seconds; moments of the W3C are in milliseconds.
+        if name.to_ascii_lowercase().ends_with("timestamp")
+            && let Some(seconds) = value.as_f64()
+        {
+            *value = (seconds * 1e3).into();
+        }
+    }
+    // The engine leaves ticks of the RTP clock; durations of the W3C are in seconds.
+    let rate = match fields.get("kind").and_then(Value::as_str) {
+        Some("audio") => Some(AUDIO_CLOCK),
+        Some("video") => Some(VIDEO_CLOCK),
+        Some(_) | None => None,
+    };
+    if let (Some(rate), Some(ticks)) = (rate, fields.get("jitter").and_then(Value::as_f64)) {
+        fields.insert("jitter".to_owned(), (ticks / f64::from(rate)).into());
+    }
+    if let Entry::InboundRtp(stats) = entry {
+        // The engine counts the copy that announced the stream as well.
+        let copies = announced.of(stats.received_rtp_stream_stats.rtp_stream_stats.ssrc);
+        for (field, copied) in [("packetsReceived", copies.packets), ("bytesReceived", copies.bytes)] {
+            if let Some(count) = fields.get(field).and_then(Value::as_u64) {
+                fields.insert(field.to_owned(), count.saturating_sub(copied).into());
+            }
+        }
+    }
+    Some(value)
+}
+
+fn json(stats: &impl Serialize) -> Option<Value> {
+    serde_json::to_value(stats).ok()
 }
 
 pub(super) fn data(report: &RTCStatsReport) -> DataStats {

@@ -128,6 +128,11 @@ pub enum Event {
     },
     /// What a connection carried.
     Stats(Box<StatsReport>),
+    /// What a connection that is up has carried so far.
+    StatsReport {
+        /// The W3C's dictionaries: `candidate-pair`, `inbound-rtp` and so on.
+        report: Vec<Value>,
+    },
     /// Something is not as it should be; the peer goes on.
     Warning {
         /// For people.

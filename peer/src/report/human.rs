@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::event::{
     CandidateReport, Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats,
 };
@@ -56,6 +58,7 @@ pub(super) fn describe(event: &Event) -> Option<String> {
             if *bytes == 0 { 0.0 } else { cpu_seconds * GIB / *bytes as f64 },
         ),
         Event::Stats(stats) => table(stats),
+        Event::StatsReport { report } => so_far(report),
         Event::Warning { message } => format!("Warning: {}", printable(message)),
         Event::Ended { reason } => format!("Ended: {}", printable(reason)),
         Event::Error { message, .. } => format!("Error: {}", printable(message)),
@@ -89,6 +92,22 @@ fn others_there(others: usize) -> String {
         1 => "the other side is there".to_owned(),
         more => format!("{more} others are there"),
     }
+}
+
+/// The sums that people look for in a report.
+fn so_far(report: &[Value]) -> String {
+    let of = |kind: &'static str| report.iter().filter(move |entry| entry["type"] == kind);
+    let sum = |kind, field: &str| of(kind).filter_map(|entry| entry[field].as_u64()).sum::<u64>();
+    let round_trip = of("candidate-pair")
+        .filter(|pair| pair["nominated"] == true)
+        .find_map(|pair| pair["currentRoundTripTime"].as_f64())
+        .map_or_else(|| "unknown".to_owned(), |seconds| format!("{:.1} ms", seconds * 1e3));
+    format!(
+        "So far {:.1} kB sent, {:.1} kB received, {} packets lost, round trip {round_trip}",
+        sum("transport", "bytesSent") as f64 / 1e3,
+        sum("transport", "bytesReceived") as f64 / 1e3,
+        sum("inbound-rtp", "packetsLost"),
+    )
 }
 
 fn table(stats: &StatsReport) -> String {

@@ -43,6 +43,7 @@ fn config(common: &Common, joining: &Joining) -> Config {
         offer: joining.offer.into(),
         policy: common.policy(),
         bind: common.bind.clone(),
+        stats: joining.stats,
         connect_timeout: joining.connect_timeout,
         ..Config::new(&common.signaling, &joining.room)
     }
