@@ -26,5 +26,6 @@ mod sorted_map;
 pub mod stun;
 pub mod telemetry;
 pub mod turn;
+pub mod upgrade;
 pub mod usage;
 pub mod webhook;

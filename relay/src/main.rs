@@ -81,6 +81,7 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
             (SignalKind::terminate(), (|| Event::Terminate) as fn() -> Event),
             (SignalKind::interrupt(), || Event::Terminate),
             (SignalKind::hangup(), || Event::Reload { answer: None }),
+            (SignalKind::user_defined2(), || Event::Upgrade),
         ] {
             let mut signal = signal(kind)?;
             let sender = sender.clone();

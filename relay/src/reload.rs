@@ -59,6 +59,12 @@ impl Reloader {
         self.config.drain_timeout
     }
 
+    /// Whether another process could take over.
+    #[must_use]
+    pub fn can_be_upgraded(&self) -> bool {
+        self.config.upgrade_socket.is_some()
+    }
+
     /// Reads the configuration if its file is another than before.
     pub fn look(&mut self, crew: &Crew) {
         if self.file.as_mut().is_some_and(Watched::has_changed) {

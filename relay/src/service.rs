@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -9,7 +11,8 @@ use anyhow::{Context, bail};
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -28,8 +31,10 @@ use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::reload::Reloader;
 use crate::telemetry::{Instruments, LogFilter};
 use crate::turn::{
-    self, Addresses, Discovery, Handles, Lifetimes, Parts, Rules, Serials, Server, WorkerIndex,
+    self, AddressPair, Addresses, Discovery, Handles, Lifetimes, Parts, Rules, Serial, Serials, Server,
+    WorkerIndex,
 };
+use crate::upgrade::{self, Giver, Taking};
 use crate::usage::{self, Reporter};
 use crate::webhook::Webhooks;
 use crate::{admin, check, clock, external, notify, telemetry};
@@ -75,27 +80,32 @@ pub struct Setup {
 pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Setup { config, sources, logs, events: (asking, events) } = setup;
     let started_at = clock::unix_time();
-    let (listeners, pairs) =
-        Listeners::bind(&config.listen, &config.alternate_listen, config.workers.get(), config.buffers)?;
-    let (mut udp, mut tcp) = listeners.first().map(Listeners::addresses).unwrap_or_default();
-    let secure = &config.secure;
-    let secure_listeners =
-        SecureListeners::bind(&secure.tls_listen, &secure.dtls_listen, config.workers.get(), config.buffers)?;
-    let (tls, dtls) = secure_listeners.first().map(SecureListeners::addresses).unwrap_or_default();
+    let mut taking = match &config.upgrade_socket {
+        Some(path) => Taking::begin(path)?,
+        None => None,
+    };
+    let (listeners, pairs) = match &mut taking {
+        Some(taking) => taking.listeners(&config)?,
+        None => bind(&config)?,
+    };
+    let (plain, secure) =
+        listeners.first().map(|(plain, secure)| (plain.addresses(), secure.addresses())).unwrap_or_default();
+    let ((mut udp, mut tcp), (tls, dtls)) = (plain, secure);
     let own_listeners: Vec<_> = udp.iter().chain(&tcp).chain(&tls).chain(&dtls).copied().collect();
     udp.truncate(config.listen.len());
     tcp.truncate(config.listen.len());
     let alternate = pairs.iter().map(|pair| pair.alternate).collect();
     let metrics_listener = match config.metrics_listen {
         Some(address) => {
-            Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?)
+            Some(metrics_listener(address, taking.as_mut().and_then(|taking| taking.other(METRICS))).await?)
         }
         None => None,
     };
     let metrics = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let admin_listener = match &config.admin_listen {
         Some(at) => {
-            Some(admin::Listener::bind(at).await.with_context(|| format!("cannot listen on {at:?}"))?)
+            let other = taking.as_mut().and_then(|taking| taking.other(ADMIN));
+            Some(admin::Listener::bind(at, other).await.with_context(|| format!("cannot listen on {at:?}"))?)
         }
         None => None,
     };
@@ -112,30 +122,59 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
         }
         None => (Reporter::default(), None),
     };
+    let upgrade_listener = match &config.upgrade_socket {
+        Some(path) => Some(upgrade_listener(path, taking.as_mut().and_then(|taking| taking.other(UPGRADE)))?),
+        None => None,
+    };
+    let mut others = Vec::new();
+    for (name, descriptor) in [
+        (METRICS, metrics_listener.as_ref().map(AsFd::as_fd)),
+        (ADMIN, admin_listener.as_ref().map(AsFd::as_fd)),
+        (UPGRADE, upgrade_listener.as_ref().map(AsFd::as_fd)),
+    ] {
+        if let Some(descriptor) = descriptor {
+            others.push((name.to_owned(), descriptor.try_clone_to_owned()?));
+        }
+    }
     let advertised: Vec<IpAddr> = addresses.advertised_ips().collect();
     let recheck = recheck(&config, &addresses);
-    let blueprint = Blueprint::new(&config, addresses, own_listeners, Discovery::new(pairs))?;
-    let listeners = listeners.into_iter().zip(secure_listeners).collect();
-    let mut fleet = Fleet::start(listeners, &blueprint, reporter)?;
+    let keys = Keys::of(taking.as_ref(), listeners.len())?;
+    let (nonces, handles) = (keys.nonces.clone(), keys.handles.clone());
+    let blueprint = Blueprint::new(&config, addresses, own_listeners, Discovery::new(pairs.clone()), keys)?;
+    let workers = listeners.len();
+    let (mut fleet, predecessor) = Fleet::start(listeners, &blueprint, reporter, taking)?;
 
     for warning in check::warnings(&config, &advertised) {
         warn!("{warning}");
     }
     let where_ready = Ready { udp, tcp, tls, dtls, alternate, admin, metrics };
-    info!(udp = ?where_ready.udp, tcp = ?where_ready.tcp, metrics = ?where_ready.metrics, workers = config.workers, "Serving");
-    ready(&where_ready)?;
+    info!(udp = ?where_ready.udp, tcp = ?where_ready.tcp, metrics = ?where_ready.metrics, workers, "Serving");
+    match (ready(&where_ready), &predecessor) {
+        (Err(error), Some(_)) => {
+            warn!(%error, "Nobody was told, but whoever was served goes on being served");
+        }
+        (told, _) => told?,
+    }
 
     let crew = fleet.crew();
     let process = Arc::new(ProcessMetrics::default());
     let (readiness, is_ready) = watch::channel(Readiness::Serving);
     let admin_token = config.admin_token.clone();
     let certificates = config.secure.certificates.clone();
+    let serials = blueprint.serials.clone();
+    let giver = Giver { crew: crew.clone(), nonces, handles, serials, pairs, others };
     let reloader = Reloader::new(sources, config, blueprint, logs, Arc::clone(&process));
     let mut tasks = JoinSet::new();
     if let Some(records) = records {
         tasks.spawn(records);
     }
     let mut helpers = JoinSet::new();
+    if let Some(predecessor) = predecessor {
+        helpers.spawn(predecessor.outlive(crew.clone()));
+    }
+    if let Some(listener) = upgrade_listener {
+        helpers.spawn(upgrade::serve(listener, giver, asking.clone()));
+    }
     helpers.spawn(recheck);
     if let Some(certificates) = certificates {
         helpers.spawn(async move { certificates.watch().await });
@@ -143,7 +182,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
     if let Some(listener) = metrics_listener {
         let (process, readiness) = (Arc::clone(&process), is_ready.clone());
         let instruments = Instruments { workers: Arc::clone(crew.metrics()), process, readiness };
-        helpers.spawn(telemetry::serve_metrics(listener, instruments));
+        helpers.spawn(while_ours(is_ready.clone(), telemetry::serve_metrics(listener, instruments)));
     }
     if let Some(listener) = admin_listener {
         let service = admin::Service {
@@ -154,20 +193,99 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
             metrics: process,
             started_at,
         };
-        helpers.spawn(admin::serve(listener, service, admin_token, is_ready));
+        helpers.spawn(while_ours(is_ready.clone(), admin::serve(listener, service, admin_token, is_ready)));
     }
-    let operation = Operation { crew, reloader, readiness, events };
-    tokio::select! {
-        () = operation.run() => {}
-        () = fleet.any_ended() => error!("A worker ended by itself"),
+    let operation = Operation { crew, reloader, readiness, events, successors: JoinSet::new() };
+    // Open until the very end, by which a successor knows that it has come.
+    let successor = tokio::select! {
+        successor = operation.run() => successor,
+        () = fleet.any_ended() => {
+            error!("A worker ended by itself");
+            None
+        }
+    };
+    if successor.is_none() {
+        notify::tell("STOPPING=1");
     }
-    notify::tell("STOPPING=1");
     helpers.shutdown().await;
     // The last records are written once no worker is left to report.
     let stopped = fleet.stop();
     while tasks.join_next().await.is_some() {}
     stopped
 }
+
+/// Plain and secure sockets of every worker.
+type Bound = Vec<(Listeners, SecureListeners)>;
+
+fn bind(config: &Config) -> anyhow::Result<(Bound, Vec<AddressPair>)> {
+    let Config { workers, buffers, secure, .. } = config;
+    let (plain, pairs) = Listeners::bind(&config.listen, &config.alternate_listen, workers.get(), *buffers)?;
+    let secure = SecureListeners::bind(&secure.tls_listen, &secure.dtls_listen, workers.get(), *buffers)?;
+    Ok((plain.into_iter().zip(secure).collect(), pairs))
+}
+
+/// The one that was taken over, if it is where it is to be.
+async fn metrics_listener(address: SocketAddr, other: Option<OwnedFd>) -> anyhow::Result<TcpListener> {
+    if let Some(listener) = other.map(std::net::TcpListener::from)
+        && listener
+            .local_addr()
+            .is_ok_and(|at| at == address || address.port() == 0 && at.ip() == address.ip())
+    {
+        return Ok(TcpListener::from_std(listener)?);
+    }
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn upgrade_listener(path: &Path, other: Option<OwnedFd>) -> anyhow::Result<UnixListener> {
+    let listener = match other {
+        Some(listener) => listener.into(),
+        None => {
+            admin::listen_privately(path).with_context(|| format!("cannot listen on {}", path.display()))?
+        }
+    };
+    Ok(UnixListener::from_std(listener)?)
+}
+
+/// Until another process listens there instead.
+async fn while_ours(mut readiness: watch::Receiver<Readiness>, served: impl Future<Output = ()>) {
+    tokio::select! {
+        () = served => {}
+        _ = readiness.wait_for(|readiness| *readiness == Readiness::HandedOver) => {}
+    }
+}
+
+/// The process that was taken over from, as long as it lives for clients that could not come along.
+#[derive(Debug)]
+struct Predecessor {
+    stream: std::os::unix::net::UnixStream,
+    own_relays: OwnRelays,
+    staying: Vec<SocketAddr>,
+    /// By worker, the DTLS sockets that it goes on reading.
+    dtls: Vec<Vec<UdpSocket>>,
+}
+
+impl Predecessor {
+    /// Waits for its end, and takes the rest over.
+    async fn outlive(self, crew: Crew) {
+        let Self { stream, own_relays, staying, dtls } = self;
+        let waited = async {
+            stream.set_nonblocking(true)?;
+            let mut stream = UnixStream::from_std(stream)?;
+            stream.read_u8().await
+        };
+        // It says nothing any more: this is the end.
+        let _ = waited.await;
+        staying.into_iter().for_each(|relayed| own_relays.remove_elsewhere(relayed));
+        if let Err(error) = crew.serve_dtls(dtls) {
+            error!(%error, "DTLS is not served");
+        }
+        info!("The process before has ended");
+    }
+}
+
+const METRICS: &str = "metrics";
+const ADMIN: &str = "admin";
+const UPGRADE: &str = "upgrade";
 
 /// The worker threads, owned.
 #[derive(Debug)]
@@ -179,17 +297,22 @@ struct Fleet {
 }
 
 impl Fleet {
+    /// Every worker is ready before the first one runs; those that go on for others have taken over by then.
     fn start(
-        listeners: Vec<(Listeners, SecureListeners)>,
+        listeners: Bound,
         blueprint: &Blueprint,
         reporter: Reporter,
-    ) -> anyhow::Result<Self> {
-        let (sender, ended) = mpsc::channel(1);
+        taking: Option<Taking>,
+    ) -> anyhow::Result<(Self, Option<Predecessor>)> {
         let exchange = Exchange::new(listeners.len());
-        let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
         let count = u16::try_from(listeners.len()).context("too many workers")?;
         let handovers = Handover::among(count);
-        for ((index, (listeners, secure)), handover) in (0..count).zip(listeners).zip(handovers) {
+        let (mut workers, mut later) = (Vec::new(), Vec::new());
+        for ((index, (listeners, mut secure)), handover) in (0..count).zip(listeners).zip(handovers) {
+            if taking.is_some() {
+                // Perhaps the other process goes on reading from these.
+                later.push(secure.take_dtls());
+            }
             let metrics = Arc::new(WorkerMetrics::default());
             let server = blueprint.server(index, Arc::clone(&metrics))?;
             let parts = WorkerParts {
@@ -208,6 +331,13 @@ impl Fleet {
                 handover,
             };
             let (worker, handle) = Worker::new(parts).context("cannot set a worker up")?;
+            workers.push((worker, handle, metrics));
+        }
+        let predecessor =
+            taking.map(|taking| take_over(&mut workers, later, blueprint, taking)).transpose()?;
+        let (sender, ended) = mpsc::channel(1);
+        let mut fleet = Self { threads: Vec::new(), metrics: Vec::new(), ended };
+        for (index, (worker, handle, metrics)) in workers.into_iter().enumerate() {
             let notice = EndNotice(sender.clone());
             let body = move || {
                 let _notice = notice;
@@ -217,7 +347,7 @@ impl Fleet {
             fleet.threads.push((handle, thread));
             fleet.metrics.push(metrics);
         }
-        Ok(fleet)
+        Ok((fleet, predecessor))
     }
 
     fn crew(&self) -> Crew {
@@ -243,6 +373,58 @@ impl Fleet {
         }
         info!(allocations, "Stopped; these were cut off");
         Ok(())
+    }
+}
+
+type Prepared = (Worker<StdRng>, WorkerHandle, Arc<WorkerMetrics>);
+
+/// From here on nobody is served until the workers run; an error lets the other process go on.
+fn take_over(
+    workers: &mut [Prepared],
+    mut dtls: Vec<Vec<UdpSocket>>,
+    blueprint: &Blueprint,
+    taking: Taking,
+) -> anyhow::Result<Predecessor> {
+    let mut unready = taking.freeze()?;
+    blueprint.serials.go_on_from(Serial(unready.next_serial));
+    let states = std::mem::take(&mut unready.workers);
+    if states.len() != workers.len() {
+        bail!("the other process has {} workers, not {}", states.len(), workers.len());
+    }
+    let mut staying = Vec::new();
+    for (((worker, _, _), dtls), (state, sockets)) in workers.iter_mut().zip(&mut dtls).zip(states) {
+        staying.extend(state.staying());
+        if !state.keeps_dtls() {
+            worker.serve_dtls(std::mem::take(dtls));
+        }
+        worker.adopt(state, sockets).context("cannot go on with what the other process had")?;
+    }
+    staying.iter().for_each(|relayed| blueprint.own_relays.insert_elsewhere(*relayed));
+    let stream = unready.take()?;
+    Ok(Predecessor { stream, own_relays: blueprint.own_relays.clone(), staying, dtls })
+}
+
+/// What is made once, and goes from process to process.
+#[derive(Debug)]
+struct Keys {
+    nonces: NonceKey,
+    handles: Handles,
+}
+
+impl Keys {
+    /// Those of the process before, else new ones.
+    fn of(taking: Option<&Taking>, workers: usize) -> anyhow::Result<Self> {
+        let (now, workers) = (clock::now(), WorkerIndex::try_from(workers)?);
+        Ok(match taking {
+            Some(taking) => Self {
+                nonces: NonceKey::go_on(taking.nonces(), now),
+                handles: Handles::go_on(taking.handles(), workers),
+            },
+            None => Self {
+                nonces: NonceKey::new(&mut system_rng()?, now),
+                handles: Handles::new(&mut system_rng()?, workers),
+            },
+        })
     }
 }
 
@@ -283,10 +465,11 @@ impl Blueprint {
         addresses: Addresses,
         listeners: Vec<SocketAddr>,
         discovery: Discovery,
+        keys: Keys,
     ) -> anyhow::Result<Self> {
         let started = clock::now();
         let own_relays = OwnRelays::default();
-        let nonces = NonceKey::new(&mut system_rng()?, started);
+        let Keys { nonces, handles } = keys;
         let policy = peer_policy(config, &addresses, &listeners, &own_relays);
         Ok(Self {
             turn: turn::Config {
@@ -302,7 +485,7 @@ impl Blueprint {
             quota: Quota::new(config.user_limits),
             own_relays,
             webhooks: webhooks(config)?,
-            handles: Handles::new(&mut system_rng()?, u16::try_from(config.workers.get())?),
+            handles,
             plane: config.plane,
             buffers: config.buffers,
             secure: config.secure.clone(),

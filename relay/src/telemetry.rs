@@ -130,7 +130,7 @@ fn route(head: &[u8], instruments: &Instruments) -> (&'static str, String) {
         (Some(b"GET"), Some(b"/healthz")) => ("200 OK", "ok\n".into()),
         (Some(b"GET"), Some(b"/readyz")) => match *instruments.readiness.borrow() {
             Readiness::Serving => ("200 OK", "ready\n".into()),
-            Readiness::Draining => ("503 Service Unavailable", "draining\n".into()),
+            Readiness::Draining | Readiness::HandedOver => ("503 Service Unavailable", "draining\n".into()),
         },
         (Some(b"GET"), _) => ("404 Not Found", "GET /metrics, /healthz or /readyz\n".into()),
         _ => ("405 Method Not Allowed", "GET /metrics, /healthz or /readyz\n".into()),

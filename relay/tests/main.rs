@@ -25,6 +25,8 @@ mod secure;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod webhook;
 
 // The bodies of the fuzz targets, whose own crate needs a fuzzer to build.

@@ -331,11 +331,16 @@ fn old_dtls_is_told_so_and_noise_nothing() {
     for noise in [&b"\0\x01\0\0"[..], &[23, 254, 253, 0, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0], &[22; 40], &[]] {
         socket.send(noise).unwrap();
     }
-    let mut old = hello(1, 0, &[], 0);
-    old[26] = 255;
-    socket.send(&old).unwrap();
+    socket.send(&old_hello()).unwrap();
     let mut answer = [0; 256];
     let length = socket.recv(&mut answer).unwrap();
     // A fatal alert: protocol_version.
     assert_eq!((length, answer[0], &answer[13..15]), (15, 21, &[2, 70][..]));
+}
+
+/// How a client begins that knows no version from this century.
+pub(crate) fn old_hello() -> Vec<u8> {
+    let mut hello = hello(1, 0, &[], 0);
+    hello[26] = 255;
+    hello
 }

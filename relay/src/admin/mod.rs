@@ -9,6 +9,7 @@ mod unix;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use farcall_proto::relay::v1::relay_admin_service_server::RelayAdminServiceServer;
@@ -37,7 +38,29 @@ pub enum Listener {
 
 impl Listener {
     /// Opens it.
-    pub async fn bind(at: &AdminListen) -> io::Result<Self> {
+    pub async fn bind(at: &AdminListen, other: Option<OwnedFd>) -> io::Result<Self> {
+        match (at, other) {
+            // Of the process before, if it is the right one.
+            (AdminListen::Unix(path), Some(other)) => {
+                let listener = std::os::unix::net::UnixListener::from(other);
+                if listener.local_addr()?.as_pathname() == Some(path) {
+                    return Ok(Self::Unix(UnixListener::from_std(listener)?, path.clone()));
+                }
+                Self::open(at).await
+            }
+            (AdminListen::Tcp(address), Some(other)) => {
+                let listener = std::net::TcpListener::from(other);
+                let bound = listener.local_addr()?;
+                if bound.ip() == address.ip() && [0, bound.port()].contains(&address.port()) {
+                    return Ok(Self::Tcp(TcpListener::from_std(listener)?, bound));
+                }
+                Self::open(at).await
+            }
+            (at, None) => Self::open(at).await,
+        }
+    }
+
+    async fn open(at: &AdminListen) -> io::Result<Self> {
         match at {
             AdminListen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
@@ -48,6 +71,14 @@ impl Listener {
                 let listener = UnixListener::from_std(listen_privately(path)?)?;
                 Ok(Self::Unix(listener, path.clone()))
             }
+        }
+    }
+
+    /// Its socket.
+    fn as_descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener, _) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
         }
     }
 
@@ -67,6 +98,12 @@ impl Listener {
             Self::Tcp(_, address) => Some(*address),
             Self::Unix(..) => None,
         }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.as_descriptor()
     }
 }
 

@@ -17,6 +17,6 @@ pub use access_token::{AccessToken, KeyLength, OauthConfig, OauthKey};
 pub use authenticator::{Authenticated, Authenticator, Challenge, Config, Ends, Refusal};
 pub use jwt::{JwtAlgorithm, JwtConfig, JwtKey, JwtSecret};
 pub use lookup::{Answer, LookUp, Profile, Proof, Query};
-pub use nonce::{NONCE_LIFETIME, Nonce, NonceKey, SecurityFeatures};
+pub use nonce::{NONCE_LIFETIME, Nonce, NonceKey, NonceSecret, SecurityFeatures};
 pub use realm::{ListenerMatch, RealmConfig};
 pub use user::{Credential, KeySource, StaticUser, User, UserHash};

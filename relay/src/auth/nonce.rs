@@ -32,6 +32,7 @@ impl SecurityFeatures {
 #[derive(Clone)]
 pub struct NonceKey {
     keyed: Hmac<Sha256>,
+    key: [u8; 32],
     epoch: Instant,
 }
 
@@ -40,9 +41,26 @@ impl NonceKey {
     pub fn new(rng: &mut impl CryptoRng, epoch: Instant) -> Self {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
+        Self::from_key(key, epoch)
+    }
+
+    /// What another process of this program needs so that nonces stay good, if it begins within `margin`.
+    #[must_use]
+    pub fn secret(&self, now: Instant, margin: Duration) -> NonceSecret {
+        NonceSecret { key: self.key, age: now.saturating_duration_since(self.epoch), margin }
+    }
+
+    /// Goes on making and checking as another process did.
+    #[must_use]
+    pub fn go_on(secret: &NonceSecret, now: Instant) -> Self {
+        // What it made since it told its age must not seem to come from the future; so all it made seems a little older.
+        Self::from_key(secret.key, now.checked_sub(secret.age.saturating_add(secret.margin)).unwrap_or(now))
+    }
+
+    fn from_key(key: [u8; 32], epoch: Instant) -> Self {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
         let keyed = Hmac::new_from_slice(&key).expect("a key of any length");
-        Self { keyed, epoch }
+        Self { keyed, key, epoch }
     }
 
     /// A nonce for this client, in a challenge that offers these features.
@@ -108,6 +126,20 @@ impl NonceKey {
 impl fmt::Debug for NonceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NonceKey(redacted)")
+    }
+}
+
+/// A nonce key as data.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub struct NonceSecret {
+    key: [u8; 32],
+    age: Duration,
+    margin: Duration,
+}
+
+impl fmt::Debug for NonceSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceSecret(redacted)")
     }
 }
 

@@ -93,7 +93,7 @@ impl Credential {
 }
 
 /// Where a key is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum KeySource {
     /// A password, by an algorithm under which alone it is this key.
     Password(PasswordAlgorithm),

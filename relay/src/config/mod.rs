@@ -153,6 +153,8 @@ pub struct Config {
     pub admin_token: Option<AdminToken>,
     /// How long allocations may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// Where another process asks to take over.
+    pub upgrade_socket: Option<PathBuf>,
     /// Where records of ended allocations go.
     pub usage_log: Option<usage::Destination>,
     /// What is logged, in the syntax of `RUST_LOG`.
@@ -284,6 +286,7 @@ impl TryFrom<Raw> for Config {
             admin_listen: parser.one("admin-listen", raw.admin_listen, parse::admin_listen),
             admin_token: parser.one("admin-token", raw.admin_token, parse::token),
             drain_timeout: parser.one("drain-timeout", raw.drain_timeout, parse::seconds).unwrap_or_default(),
+            upgrade_socket: parser.one("upgrade-socket", raw.upgrade_socket, parse::path),
             usage_log: parser.one("usage-log", raw.usage_log, parse::usage_log),
             log: parser.one("log", raw.log, parse::log_filter).unwrap_or_else(|| "info".into()),
             log_format: parser

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -163,6 +164,11 @@ pub(super) fn token(text: &str) -> Result<AdminToken, Mistake> {
 pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
     let seconds = text.strip_suffix('s').unwrap_or(text).parse::<u32>()?;
     if seconds > 86_400 { Err("more than a day".into()) } else { Ok(Duration::from_secs(seconds.into())) }
+}
+
+/// A path that is not empty.
+pub(super) fn path(text: &str) -> Result<PathBuf, Mistake> {
+    if text.is_empty() { Err("an empty path".into()) } else { Ok(text.into()) }
 }
 
 /// Standard output or a file.

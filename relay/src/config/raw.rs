@@ -249,6 +249,11 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) drain_timeout: Option<String>,
 
+    /// Path of a socket by which another process of this user takes over, calls and all [default: none]
+    #[arg(long, env = "FARCALL_RELAY_UPGRADE_SOCKET", value_name = "PATH")]
+    #[serde(deserialize_with = "text")]
+    pub(super) upgrade_socket: Option<String>,
+
     /// File for a JSON line about each ended allocation, or - for stdout [default: none]
     #[arg(long, env = "FARCALL_RELAY_USAGE_LOG", value_name = "FILE")]
     #[serde(deserialize_with = "text")]
@@ -311,6 +316,7 @@ impl Raw {
             admin_listen: self.admin_listen.or(file.admin_listen),
             admin_token: self.admin_token.or(file.admin_token),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            upgrade_socket: self.upgrade_socket.or(file.upgrade_socket),
             usage_log: self.usage_log.or(file.usage_log),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),

@@ -70,6 +70,7 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--admin-listen=0.0.0.0:5",
         "--admin-token=0123456789abcdef",
         "--drain-timeout=30s",
+        "--upgrade-socket=/run/x",
         "--usage-log=-",
         "--log=debug",
         "--log-format=json",
@@ -112,6 +113,7 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         admin-listen = "0.0.0.0:5"
         admin-token = "0123456789abcdef"
         drain-timeout = "30s"
+        upgrade-socket = "/run/x"
         usage-log = "-"
         log = "debug"
         log-format = "json"
@@ -171,6 +173,7 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         "--admin-listen=unix:",
         "--admin-token=short",
         "--drain-timeout=soon",
+        "--upgrade-socket=",
         "--usage-log=",
         "--log-format=xml",
         "--log=a=b=c",
@@ -215,6 +218,7 @@ fn every_mistake_is_reported_at_once_and_by_key() {
             "admin-listen",
             "admin-token",
             "drain-timeout",
+            "upgrade-socket",
             "usage-log",
             "log",
             "log-format"

@@ -24,6 +24,14 @@ impl Plane {
             Self::Portable => {}
         }
     }
+
+    /// The same for a socket that another process has set up in its own way.
+    pub(super) fn take_over(self, socket: &UdpSocket) {
+        match self {
+            Self::Batched => linux::prepare_socket(socket),
+            Self::Portable => linux::unprepare_socket(socket),
+        }
+    }
 }
 
 /// Whether a socket may have more for us.

@@ -1,6 +1,7 @@
 //! What the operator asks of a worker, and how it does that: between two turns of its loop, so that nothing of a
 //! datagram's way knows of it.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
@@ -9,6 +10,9 @@ use rand::CryptoRng;
 use tokio::sync::oneshot;
 
 use super::engine::Engine;
+use super::listeners::Listeners;
+use super::secure_listeners::SecureListeners;
+use super::succession::Step;
 use crate::policy::Quota;
 use crate::turn::{Admission, AllocationId, EndReason, Peers, Rules, Serial, Summary};
 
@@ -38,6 +42,15 @@ pub enum Command {
     },
     /// Take new allocations, or none.
     Admit(Admission),
+    /// Share the listening sockets with another process.
+    Share {
+        /// They, open here as well.
+        answer: oneshot::Sender<io::Result<(Listeners, SecureListeners)>>,
+    },
+    /// Serve DTLS at these, too: the process that did so has ended.
+    ServeDtls(Vec<std::net::UdpSocket>),
+    /// Stand still but for these steps, as long as there may be more.
+    StandStill(Receiver<Step>),
     /// Go by other rules.
     Follow {
         /// These.
@@ -96,7 +109,7 @@ pub struct Listed {
 }
 
 /// What an allocation has carried: application data that was let through, without TURN framing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     /// From the client.
     pub to_peer: Count,
@@ -141,6 +154,8 @@ impl<R: CryptoRng> Engine<R> {
             Command::Close { whose, answer } => {
                 let _ = answer.send(self.close(&whose));
             }
+            // The worker's own affair.
+            Command::Share { .. } | Command::StandStill(_) | Command::ServeDtls(_) => {}
             Command::Admit(admission) => self.server.admit(admission),
             Command::Follow { rules, quota } => {
                 self.relays.set_quota(quota);

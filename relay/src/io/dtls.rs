@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::Registry;
 use mio::net::UdpSocket;
 use rand::CryptoRng;
 use slab::Slab;
@@ -89,6 +90,35 @@ impl Inbox {
 }
 
 impl DtlsClients {
+    /// The listening sockets, which stay open here, too.
+    pub(super) fn share_sockets(&self) -> io::Result<Vec<std::net::UdpSocket>> {
+        use std::os::fd::AsFd;
+        let share = |(socket, _): &(UdpSocket, SocketAddr)| Ok(socket.as_fd().try_clone_to_owned()?.into());
+        self.listeners.iter().map(share).collect()
+    }
+
+    /// Another process reads from its sockets now.
+    pub(super) fn release_listeners(&mut self, registry: &Registry) {
+        for (mut socket, _) in self.listeners.drain(..) {
+            let _ = registry.deregister(&mut socket);
+        }
+    }
+
+    /// Whether this client has a session.
+    pub(super) fn contains(&self, flow: &FiveTuple) -> bool {
+        self.by_flow.contains_key(flow)
+    }
+
+    /// How many sockets it listens on.
+    pub(super) fn listener_count(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// One more.
+    pub(super) fn add_listener(&mut self, socket: UdpSocket, address: SocketAddr) {
+        self.listeners.push((socket, address));
+    }
+
     pub(super) fn new(
         listeners: Vec<(UdpSocket, SocketAddr)>,
         parts: DtlsParts,

@@ -348,15 +348,16 @@ impl<R: CryptoRng> Engine<R> {
         }
     }
 
-    /// Takes what other workers have for our relays.
-    pub(super) fn handle_post(&mut self) {
-        for _ in 0..PARCELS {
-            let Some(parcel) = self.post.take() else { return };
+    /// Takes what other workers have for our relays. Returns how many parcels that were.
+    pub(super) fn handle_post(&mut self) -> usize {
+        for handled in 0..PARCELS {
+            let Some(parcel) = self.post.take() else { return handled };
             for (to, from, data) in parcel.datagrams() {
                 self.handle_beside(to, from, data);
             }
             self.post.give_back(parcel);
         }
+        PARCELS
     }
 
     /// Whether so many allocations have gone that it is time to give memory back.

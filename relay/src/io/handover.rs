@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use crate::turn::{FiveTuple, WorkerIndex};
+use crate::turn::{FiveTuple, SavedFlow, Transport, WorkerIndex};
 
 /// What one worker has for another.
 #[derive(Debug)]
@@ -125,6 +125,30 @@ impl Handover {
     /// A client is gone. Returns whose it was.
     pub(super) fn forget_owner(&mut self, flow: &FiveTuple) -> Option<WorkerIndex> {
         self.owners.remove(flow).map(|(owner, _)| owner)
+    }
+
+    /// The clients by UDP that this worker passes on, to whom, and how long ago they were last heard.
+    pub(super) fn save_owners(&self, now: Instant) -> Vec<(SavedFlow, WorkerIndex, Duration)> {
+        // Carriers are connections, which stay; nothing is held between two turns; the rest is made anew.
+        let Self { own: _, inbox: _, workers: _, owners, carriers: _, held: _ } = self;
+        let by_udp = owners.iter().filter(|(flow, _)| flow.transport == Transport::Udp);
+        by_udp
+            .map(|(flow, (owner, heard_at))| {
+                ((*flow).into(), *owner, now.saturating_duration_since(*heard_at))
+            })
+            .collect()
+    }
+
+    /// Goes on passing them on.
+    pub(super) fn restore_owners(&mut self, now: Instant, saved: Vec<(SavedFlow, WorkerIndex, Duration)>) {
+        for (flow, owner, silent_for) in saved {
+            self.set_owner(now.checked_sub(silent_for).unwrap_or(now), flow.into(), owner);
+        }
+    }
+
+    /// Clients by UDP are another process's from now on.
+    pub(super) fn forget_owners_of_udp(&mut self) {
+        self.owners.retain(|flow, _| flow.transport != Transport::Udp);
     }
 
     /// Forgets clients that have not been heard of for longer than any allocation lives.

@@ -202,6 +202,11 @@ pub(super) fn prepare_socket(socket: &impl AsFd) {
     switch_on(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL);
 }
 
+/// Lets a socket hand out one datagram a time again.
+pub(super) fn unprepare_socket(socket: &impl AsFd) {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 0);
+}
+
 /// Lets a socket say which of our addresses a datagram came to.
 pub(super) fn tell_destination(socket: &impl AsFd, is_ipv4: bool) {
     match is_ipv4 {
@@ -218,11 +223,14 @@ pub(super) fn return_memory() {
 }
 
 fn switch_on(socket: &impl AsFd, level: i32, option: i32) {
-    let on: i32 = 1;
+    set_option(socket, level, option, 1);
+}
+
+fn set_option(socket: &impl AsFd, level: i32, option: i32, value: i32) {
     let length = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0);
     // SAFETY: the pointer is to an integer of `length` bytes, which outlives the call.
     let _ = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), length)
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), length)
     };
 }
 

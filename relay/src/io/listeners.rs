@@ -69,6 +69,24 @@ impl Listeners {
         Ok((std::iter::once(first).chain(more).collect(), pairs))
     }
 
+    /// Those of another process.
+    #[must_use]
+    pub fn taken_over(udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> Self {
+        Self { udp, tcp }
+    }
+
+    /// By UDP.
+    #[must_use]
+    pub fn udp(&self) -> &[UdpSocket] {
+        &self.udp
+    }
+
+    /// By TCP.
+    #[must_use]
+    pub fn tcp(&self) -> &[TcpListener] {
+        &self.tcp
+    }
+
     /// Where these listen.
     #[must_use]
     pub fn addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {

@@ -23,6 +23,7 @@ mod relays;
 mod secure_listeners;
 mod sending;
 mod streams;
+mod succession;
 mod token;
 mod worker;
 
@@ -34,4 +35,5 @@ pub use handover::Handover;
 pub use listeners::{BindError, Buffers, Listeners};
 pub use outbox::{Envelope, Outbox, Outcome, Purpose};
 pub use secure_listeners::SecureListeners;
+pub use succession::{Frozen, Step, WorkerState};
 pub use worker::{SecureParts, Worker, WorkerHandle, WorkerParts};

@@ -8,11 +8,11 @@ use crate::metrics::DropReason;
 use crate::turn::{FiveTuple, Transport, WorkerIndex};
 
 impl<R: CryptoRng> Engine<R> {
-    /// What other workers have for this one.
-    pub(super) fn handle_parcels(&mut self) {
-        for _ in 0..MAX_PARCELS_A_TURN {
+    /// What other workers have for this one. Returns how much that was.
+    pub(super) fn handle_parcels(&mut self) -> usize {
+        for handled in 0..MAX_PARCELS_A_TURN {
             match self.handover.take() {
-                None => break,
+                None => return handled,
                 Some(Parcel::FromClient { flow, message }) => {
                     if !self.forward_to_peer(flow, &message) {
                         self.handle_new_bytes(flow, &message);
@@ -30,6 +30,7 @@ impl<R: CryptoRng> Engine<R> {
                 }
             }
         }
+        MAX_PARCELS_A_TURN
     }
 
     /// Handles what came to another worker, and keeps the client if it turns out to be one of ours. Whoever was passed

@@ -14,11 +14,12 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use super::batch::Plane;
 use super::command::Traffic;
 use super::listeners::{Buffers, bind_relay};
+use super::succession::SavedRelay;
 use super::token::Source;
 use crate::auth::User;
 use crate::metrics::Direction;
 use crate::policy::{Limits, Meter, OwnRelays, Quota, Reservation};
-use crate::turn::{AllocationId, PeerAddr, RelayError, RelayedAddr};
+use crate::turn::{AllocationId, PeerAddr, RelayError, RelayedAddr, Restored};
 
 /// Sockets by allocation, which are small numbers.
 #[derive(Debug)]
@@ -75,19 +76,62 @@ impl Relays {
             if is_taken { RelayError::AddressInUse } else { RelayError::Unavailable }
         })?;
         self.plane.prepare(&socket);
-        let descriptor = socket.as_raw_fd();
-        let registered =
-            self.registry.register(&mut SourceFd(&descriptor), Source::Relay(id).into(), Interest::READABLE);
-        registered.map_err(|_| RelayError::Unavailable)?;
+        let relay = Relay { socket, at, lost: 0, reservation, traffic: Traffic::default() };
+        self.insert(id, relay).map_err(|_| RelayError::Unavailable)?;
+        Ok(meter)
+    }
+
+    /// Watches a socket from now on.
+    fn insert(&mut self, id: AllocationId, relay: Relay) -> io::Result<()> {
+        let descriptor = relay.socket.as_raw_fd();
+        self.registry.register(&mut SourceFd(&descriptor), Source::Relay(id).into(), Interest::READABLE)?;
         if self.sockets.len() <= id.0 {
             self.sockets.resize_with(id.0 + 1, || None);
         }
         if let Some(slot) = self.sockets.get_mut(id.0) {
-            *slot = Some(Relay { socket, at, lost: 0, reservation, traffic: Traffic::default() });
-            self.by_address.insert(at.0, id);
-            self.own.insert(at.0, self.worker);
+            self.by_address.insert(relay.at.0, id);
+            self.own.insert(relay.at.0, self.worker);
+            *slot = Some(relay);
         }
+        Ok(())
+    }
+
+    /// What another process needs to go on with one: it stays open here, too.
+    pub(super) fn share(&self, id: AllocationId) -> io::Result<(SavedRelay, UdpSocket)> {
+        let relay = self.sockets.get(id.0).and_then(Option::as_ref).ok_or(io::ErrorKind::NotFound)?;
+        let Relay { socket, at: _, lost, reservation: _, traffic } = relay;
+        Ok((SavedRelay { traffic: *traffic, lost: *lost }, socket.try_clone()?))
+    }
+
+    /// Goes on with one of another process.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        restored: &Restored,
+        saved: SavedRelay,
+        socket: UdpSocket,
+    ) -> io::Result<Meter> {
+        let Restored { id, relayed, user, limits } = restored;
+        let SavedRelay { traffic, lost } = saved;
+        if socket.local_addr()? != relayed.0 {
+            return Err(io::Error::other("a relay with another's socket"));
+        }
+        let adopted = self.quota.adopt(now, &user.account, *limits);
+        let reservation = adopted.ok_or_else(|| io::Error::other("an allocation without a slot"))?;
+        let meter = reservation.meter().clone();
+        self.plane.take_over(&socket);
+        self.insert(*id, Relay { socket, at: *relayed, lost, reservation, traffic })?;
         Ok(meter)
+    }
+
+    /// Forgets one with which another process goes on. It is open there, and so must be taken out of the poll by name;
+    /// and it goes on being a relay of this server.
+    pub(super) fn release(&mut self, id: AllocationId) {
+        if let Some(relay) = self.sockets.get_mut(id.0).and_then(Option::take) {
+            let _ = self.registry.deregister(&mut SourceFd(&relay.socket.as_raw_fd()));
+            self.by_address.remove(&relay.at.0);
+            self.own.insert_elsewhere(relay.at.0);
+        }
     }
 
     /// Whether its user may relay so much now, in either direction; if so it is counted.

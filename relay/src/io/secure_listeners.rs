@@ -25,6 +25,29 @@ impl SecureListeners {
         std::iter::once(Ok(first)).chain(more).collect()
     }
 
+    /// Those of another process.
+    #[must_use]
+    pub fn taken_over(tls: Vec<TcpListener>, dtls: Vec<UdpSocket>) -> Self {
+        Self { tls, dtls }
+    }
+
+    /// By DTLS.
+    #[must_use]
+    pub fn dtls(&self) -> &[UdpSocket] {
+        &self.dtls
+    }
+
+    /// Parts with those of DTLS.
+    pub fn take_dtls(&mut self) -> Vec<UdpSocket> {
+        std::mem::take(&mut self.dtls)
+    }
+
+    /// By TLS.
+    #[must_use]
+    pub fn tls(&self) -> &[TcpListener] {
+        &self.tls
+    }
+
     /// Where these listen: TLS, then DTLS.
     #[must_use]
     pub fn addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {

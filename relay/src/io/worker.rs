@@ -82,17 +82,17 @@ pub struct SecureParts {
 
 /// A listening socket, and how its connections begin.
 #[derive(Debug)]
-struct StreamListener {
-    socket: TcpListener,
+pub(super) struct StreamListener {
+    pub(super) socket: TcpListener,
     security: Security,
 }
 
 /// A worker before or while it runs.
 #[derive(Debug)]
 pub struct Worker<R> {
-    poll: Poll,
-    engine: Engine<R>,
-    tcp: Vec<StreamListener>,
+    pub(super) poll: Poll,
+    pub(super) engine: Engine<R>,
+    pub(super) tcp: Vec<StreamListener>,
     ready: Ready,
     batch: Batch,
     stream_buffer: Vec<u8>,
@@ -281,7 +281,7 @@ impl<R: CryptoRng> Worker<R> {
             Source::Waker => {
                 self.engine.take_answers();
                 while let Ok(command) = self.commands.try_recv() {
-                    self.engine.obey(command);
+                    self.obey(command);
                 }
                 Readiness::Drained
             }
@@ -293,6 +293,22 @@ impl<R: CryptoRng> Worker<R> {
                 true => Readiness::MaybeMore,
                 false => Readiness::Drained,
             },
+        }
+    }
+
+    /// Does what the operator wants: the engine does most of it.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Share { answer } => {
+                let _ = answer.send(self.share_listeners());
+            }
+            Command::ServeDtls(sockets) => self.serve_dtls(sockets),
+            Command::StandStill(steps) => self.stand_still(&steps),
+            Command::List { .. }
+            | Command::Find { .. }
+            | Command::Close { .. }
+            | Command::Admit(_)
+            | Command::Follow { .. } => self.engine.obey(command),
         }
     }
 
@@ -366,7 +382,7 @@ impl<R: CryptoRng> Worker<R> {
     }
 }
 
-fn read_clocks() -> Now {
+pub(super) fn read_clocks() -> Now {
     Now { instant: clock::now(), unix: clock::unix_time() }
 }
 

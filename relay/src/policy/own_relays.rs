@@ -17,7 +17,20 @@ pub struct OwnRelays {
 impl OwnRelays {
     /// A relay of this worker is open at this address.
     pub fn insert(&self, relayed: SocketAddr, worker: usize) {
-        self.set(relayed, u16::try_from(worker).unwrap_or(u16::MAX - 1).saturating_add(1));
+        self.set(relayed, u16::try_from(worker).unwrap_or(u16::MAX).min(ELSEWHERE - 2) + 1);
+    }
+
+    /// A relay is open at this address, and another process has it.
+    pub fn insert_elsewhere(&self, relayed: SocketAddr) {
+        self.set(relayed, ELSEWHERE);
+    }
+
+    /// The other process has it no longer; perhaps this one has.
+    pub fn remove_elsewhere(&self, relayed: SocketAddr) {
+        if let Some(port) = self.of_family(relayed).0.get(usize::from(relayed.port())) {
+            // Else it is ours by now.
+            let _ = port.compare_exchange(ELSEWHERE, NOBODY, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// It is not any more.
@@ -28,14 +41,21 @@ impl OwnRelays {
     /// Whether there is a relay of this address's family at its port.
     #[must_use]
     pub fn contains(&self, peer: SocketAddr) -> bool {
-        self.owner(peer).is_some()
+        self.state(peer) != NOBODY
     }
 
-    /// The worker whose relay is there.
+    /// The worker whose relay is there, if it is one of this process.
     #[must_use]
     pub fn owner(&self, peer: SocketAddr) -> Option<usize> {
-        let owner = self.of_family(peer).0.get(usize::from(peer.port()))?.load(Ordering::Relaxed);
-        usize::from(owner).checked_sub(1)
+        match self.state(peer) {
+            NOBODY | ELSEWHERE => None,
+            owner => usize::from(owner).checked_sub(1),
+        }
+    }
+
+    fn state(&self, peer: SocketAddr) -> u16 {
+        let ports = &self.of_family(peer).0;
+        ports.get(usize::from(peer.port())).map_or(NOBODY, |port| port.load(Ordering::Relaxed))
     }
 
     fn set(&self, relayed: SocketAddr, owner: u16) {
@@ -58,8 +78,9 @@ impl Default for Ports {
     }
 }
 
-/// Else it is the worker's number and one.
 const NOBODY: u16 = 0;
+/// Everything between is a worker's number and one.
+const ELSEWHERE: u16 = u16::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -77,5 +98,18 @@ mod tests {
         assert_eq!((0..=u16::MAX).filter(|port| relays.contains(at(*port)[0])).collect::<Vec<_>>(), ports);
         relays.remove(at(63)[0]);
         assert!(!relays.contains(at(63)[0]) && relays.contains(at(64)[0]));
+    }
+
+    #[test]
+    fn a_relay_of_another_process_is_a_relay_and_no_workers() {
+        let (relays, at) = (OwnRelays::default(), SocketAddr::from(([192, 0, 2, 1], 50000)));
+        relays.insert_elsewhere(at);
+        assert!(relays.contains(at) && relays.owner(at).is_none());
+        relays.insert(at, usize::from(u16::MAX));
+        relays.remove_elsewhere(at);
+        assert!(relays.owner(at).is_some(), "it is ours by now");
+        relays.insert_elsewhere(at);
+        relays.remove_elsewhere(at);
+        assert!(!relays.contains(at));
     }
 }

@@ -46,6 +46,22 @@ impl Quota {
     /// Takes a slot of this account, whose limits may be its own. `None` if it holds as many as it may.
     #[must_use]
     pub fn reserve(&self, now: Instant, account: &Arc<str>, limits: Limits) -> Option<Reservation> {
+        self.take(now, account, limits, Admission::Asked)
+    }
+
+    /// Takes a slot for an allocation that was made under another process, however many the account holds.
+    #[must_use]
+    pub fn adopt(&self, now: Instant, account: &Arc<str>, limits: Limits) -> Option<Reservation> {
+        self.take(now, account, limits, Admission::Granted)
+    }
+
+    fn take(
+        &self,
+        now: Instant,
+        account: &Arc<str>,
+        limits: Limits,
+        admission: Admission,
+    ) -> Option<Reservation> {
         let limits = limits.or(self.defaults);
         if limits == Limits::default() {
             return Some(Reservation { meter: Meter::default(), slot: None });
@@ -53,7 +69,7 @@ impl Quota {
         let mut book = self.lock();
         book.sweep(now);
         let entry = book.accounts.entry(Arc::clone(account)).or_default();
-        if limits.quota.is_some_and(|quota| entry.held >= quota.get()) {
+        if admission == Admission::Asked && limits.quota.is_some_and(|quota| entry.held >= quota.get()) {
             return None;
         }
         entry.held += 1;
@@ -71,6 +87,13 @@ impl Quota {
         // Every change is one step: a panic elsewhere cannot leave it half done.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a slot may be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Asked,
+    Granted,
 }
 
 impl Book {

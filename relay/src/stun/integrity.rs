@@ -49,6 +49,11 @@ impl IntegrityKey {
         Self(key.into())
     }
 
+    /// The key itself, for another process of this program.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The long-term key under this password algorithm.
     #[must_use]
     pub fn long_term(algorithm: PasswordAlgorithm, username: &str, realm: &str, password: &str) -> Self {

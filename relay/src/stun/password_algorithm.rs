@@ -3,7 +3,7 @@
 use super::u16_at;
 
 /// A way from user name, realm and password to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum PasswordAlgorithm {
     /// What every client before RFC 8489 does, and whoever says nothing.
     Md5,

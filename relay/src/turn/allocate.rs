@@ -26,7 +26,7 @@ use crate::policy::Meter;
 use crate::stun::{AttributeType, Message};
 
 /// An address family, as REQUESTED-ADDRESS-FAMILY and ADDRESS-ERROR-CODE know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Family {
     V4,
     V6,

@@ -69,6 +69,12 @@ impl Channels {
         self.by_number.insert(channel, binding).map(|before| before.expires_at)
     }
 
+    /// Puts one back as it was in another process.
+    pub(super) fn restore(&mut self, channel: ChannelNumber, peer: PeerAddr, expires_at: Instant) {
+        self.by_peer.insert(peer, channel);
+        self.by_number.insert(channel, ChannelBinding { peer, expires_at });
+    }
+
     /// Unbinds. Returns whose it was.
     pub(super) fn remove(&mut self, channel: ChannelNumber) -> Option<PeerAddr> {
         let binding = self.by_number.remove(channel)?;

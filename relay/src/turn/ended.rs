@@ -29,6 +29,16 @@ impl Ended {
         self.refreshes.iter().any(|(until, by, with)| *until > now && *by == flow && *with == id)
     }
 
+    /// All of them: until when, whose, by which request.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Instant, FiveTuple, TransactionId)> {
+        self.refreshes.iter().copied()
+    }
+
+    /// Puts one back as it was in another process, behind those that are to be forgotten before it.
+    pub(super) fn restore(&mut self, until: Instant, flow: FiveTuple, id: TransactionId) {
+        self.refreshes.push_back((until, flow, id));
+    }
+
     fn forget(&mut self, now: Instant) {
         while self.refreshes.front().is_some_and(|(until, _, _)| *until <= now) {
             self.refreshes.pop_front();

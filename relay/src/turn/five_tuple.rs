@@ -18,7 +18,7 @@ pub struct PeerAddr(pub SocketAddr);
 pub struct RelayedAddr(pub SocketAddr);
 
 /// What carries messages between client and server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Transport {
     /// Datagrams, whose source anybody can forge.
     Udp,

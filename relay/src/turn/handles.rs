@@ -31,8 +31,20 @@ impl fmt::Debug for Handles {
     }
 }
 
+/// The key of handles as data.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub struct HandleSecret {
+    key: [u8; 32],
+}
+
+impl fmt::Debug for HandleSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandleSecret(redacted)")
+    }
+}
+
 /// What a ticket says: whose it is, and a number that nobody can guess.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(super) struct TicketId([u8; ID_BYTES]);
 
 impl TicketId {
@@ -49,6 +61,18 @@ impl Handles {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
         Self { key, worker: 0, workers }
+    }
+
+    /// What another process of this program needs so that handles stay good.
+    #[must_use]
+    pub fn secret(&self) -> HandleSecret {
+        HandleSecret { key: self.key }
+    }
+
+    /// Goes on making and reading as another process did, for as many workers.
+    #[must_use]
+    pub fn go_on(secret: &HandleSecret, workers: WorkerIndex) -> Self {
+        Self { key: secret.key, worker: 0, workers }
     }
 
     /// Those of another worker under the same key.

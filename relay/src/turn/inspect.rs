@@ -46,6 +46,11 @@ impl Serials {
         Serial(self.0.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Draws nothing below this any more.
+    pub fn go_on_from(&self, Serial(next): Serial) {
+        self.0.fetch_max(next, Ordering::Relaxed);
+    }
+
     /// The one that will be drawn next.
     #[must_use]
     pub fn upcoming(&self) -> Serial {
@@ -76,16 +81,19 @@ pub enum EndReason {
     Closed,
     /// The process ended.
     Shutdown,
+    /// It goes on in another process.
+    HandedOver,
 }
 
 impl EndReason {
     /// All of them, with what metrics, logs and usage events call them.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Expired, "expired"),
         (Self::Released, "released"),
         (Self::Disconnected, "disconnected"),
         (Self::Closed, "closed"),
         (Self::Shutdown, "shutdown"),
+        (Self::HandedOver, "handed_over"),
     ];
 
     /// What it is called.

@@ -23,6 +23,18 @@ impl Waiting {
     pub(super) fn forget(&mut self, flow: FiveTuple) {
         self.requests.remove(&flow);
     }
+
+    /// Nobody waits any more of whom this is true.
+    pub(super) fn forget_all(&mut self, went: impl Fn(&FiveTuple) -> bool) {
+        self.requests.retain(|flow, _| !went(flow));
+    }
+
+    /// Who waits, and with what.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (&FiveTuple, &[u8])> {
+        // For whose answer follows from the request.
+        let Self { requests, asked: _ } = self;
+        requests.iter().map(|(flow, (_, message))| (flow, &**message))
+    }
 }
 
 impl<R: CryptoRng> Server<R> {

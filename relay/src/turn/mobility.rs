@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
 use super::handles::{TICKET_TEXT_BYTES, TicketId};
 use super::reply::Reply;
 use super::requests::KNOWN;
+use super::snapshot::SavedFlow;
 use super::{Action, AllocationId, FiveTuple, Now, Reject, Server, lifetime};
 use crate::auth::Refusal;
 use crate::stun::{AttributeType, Message, TransactionId};
@@ -38,7 +40,47 @@ struct Mobile {
     moving_to: Option<FiveTuple>,
 }
 
+/// One of them as data.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedMobile {
+    flow: SavedFlow,
+    ticket: TicketId,
+    issued_for: [u8; 12],
+    before: Option<TicketId>,
+    moving_to: Option<SavedFlow>,
+}
+
 impl Mobiles {
+    /// Those who leave for another process, each on its way only to where that one is.
+    pub(super) fn save(
+        &self,
+        leaves: impl Fn(&FiveTuple) -> bool,
+        goes: impl Fn(&FiveTuple) -> bool,
+    ) -> Vec<SavedMobile> {
+        // Where they arrive and what they bring follows from each of them.
+        let Self { by_flow, by_ticket: _, arriving: _ } = self;
+        let save = |(flow, mobile): (&FiveTuple, &Mobile)| {
+            let Mobile { ticket, issued_for, before, moving_to } = *mobile;
+            let moving_to = moving_to.filter(|to| goes(to)).map(SavedFlow::from);
+            SavedMobile { flow: (*flow).into(), ticket, issued_for: issued_for.0, before, moving_to }
+        };
+        by_flow.iter().filter(|(flow, _)| leaves(flow)).map(save).collect()
+    }
+
+    /// Puts one back as it was in another process.
+    pub(super) fn restore(&mut self, saved: SavedMobile) {
+        let SavedMobile { flow, ticket, issued_for, before, moving_to } = saved;
+        let flow = flow.into();
+        for ticket in [Some(ticket), before].into_iter().flatten() {
+            self.by_ticket.insert(ticket, flow);
+        }
+        self.by_flow
+            .insert(flow, Mobile { ticket, issued_for: TransactionId(issued_for), before, moving_to: None });
+        if let Some(to) = moving_to {
+            self.expect(flow, to.into());
+        }
+    }
+
     /// Makes a client mobile.
     pub(super) fn add(&mut self, flow: FiveTuple, ticket: TicketId, issued_for: TransactionId) {
         self.by_ticket.insert(ticket, flow);

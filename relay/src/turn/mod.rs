@@ -25,18 +25,21 @@ mod reject;
 mod reply;
 mod requests;
 mod server;
+mod snapshot;
 
 pub use action::{Action, AllocationId, Fragmentation, RelayError, Route};
 pub use addresses::Addresses;
 pub use channel::ChannelRange;
 pub use discovery::{AddressPair, Discovery};
 pub use five_tuple::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};
-pub use handles::{Handles, WorkerIndex};
+pub use handles::{HandleSecret, Handles, WorkerIndex};
 pub use icmp::IcmpError;
 pub use inspect::{Admission, Departure, EndReason, Peers, Rules, Serial, Serials, Summary};
 pub use lifetime::Lifetimes;
 pub use reject::Reject;
 pub use server::{ClassicStun, Config, Now, Parts, Server};
+pub(crate) use snapshot::SavedFlow;
+pub use snapshot::{Corrupt, Restored, Snapshot};
 
 #[cfg(test)]
 mod model;

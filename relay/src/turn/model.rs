@@ -17,15 +17,42 @@ const CHANNELS: [u16; 4] = [0x4000, 0x4001, 0x4FFF, 0x5000];
 
 #[derive(Debug, Clone)]
 enum Operation {
-    Allocate { client: usize },
-    Refresh { client: usize, seconds: u32 },
-    Permit { client: usize, peer: usize },
-    Bind { client: usize, channel: usize, peer: usize },
-    Send { client: usize, peer: usize },
-    SendByChannel { client: usize, channel: usize },
-    FromPeer { client: usize, peer: usize },
-    Close { client: usize },
-    Wait { seconds: u64 },
+    Allocate {
+        client: usize,
+    },
+    Refresh {
+        client: usize,
+        seconds: u32,
+    },
+    Permit {
+        client: usize,
+        peer: usize,
+    },
+    Bind {
+        client: usize,
+        channel: usize,
+        peer: usize,
+    },
+    Send {
+        client: usize,
+        peer: usize,
+    },
+    SendByChannel {
+        client: usize,
+        channel: usize,
+    },
+    FromPeer {
+        client: usize,
+        peer: usize,
+    },
+    Close {
+        client: usize,
+    },
+    Wait {
+        seconds: u64,
+    },
+    /// Another process goes on.
+    Upgrade,
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -41,6 +68,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (client.clone(), channel).prop_map(|(client, channel)| Operation::SendByChannel { client, channel }),
         3 => (client.clone(), peer).prop_map(|(client, peer)| Operation::FromPeer { client, peer }),
         1 => client.prop_map(|client| Operation::Close { client }),
+        1 => Just(Operation::Upgrade),
         4 => prop_oneof![Just(1), Just(299), Just(300), Just(600), 0..700u64]
             .prop_map(|seconds| Operation::Wait { seconds }),
     ]
@@ -106,6 +134,7 @@ impl Pair {
             Operation::SendByChannel { client, channel } => self.send_by_channel(client, CHANNELS[channel]),
             Operation::FromPeer { client, peer } => self.receive(client, peer),
             Operation::Close { client } => self.close(client),
+            Operation::Upgrade => self.upgrade(),
             Operation::Wait { seconds } => self.wait(Duration::from_secs(seconds)),
         }
         self.follow_routes();
@@ -228,6 +257,13 @@ impl Pair {
         self.world.server.handle_flow_closed(asker.flow);
         self.world.act();
         self.model[client] = None;
+    }
+
+    /// The other one installs all routes anew, and nothing else can be seen of it.
+    fn upgrade(&mut self) {
+        self.follow_routes();
+        self.world.upgrade();
+        self.routes.clear();
     }
 
     fn wait(&mut self, by: Duration) {

@@ -21,6 +21,11 @@ impl Permissions {
         self.expires_at.insert(peer, now + LIFETIME)
     }
 
+    /// Puts one back as it was in another process.
+    pub(super) fn restore(&mut self, peer: IpAddr, expires_at: Instant) {
+        self.expires_at.insert(peer, expires_at);
+    }
+
     /// Forgets one.
     pub(super) fn remove(&mut self, peer: IpAddr) {
         self.expires_at.remove(peer);

@@ -3,7 +3,7 @@
 use crate::stun::ErrorCode;
 
 /// One reason each, and what it is on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Reject {
     /// An attribute is missing, malformed, or at odds with another.
     #[error("the request makes no sense")]

@@ -93,7 +93,7 @@ pub struct Server<R> {
     pub(super) ended: Ended,
     pub(super) deadlines: Deadlines,
     pub(super) waiting: Waiting,
-    actions: VecDeque<Action>,
+    pub(super) actions: VecDeque<Action>,
     pub(super) serials: Serials,
     pub(super) admission: Admission,
     pub(super) departures: VecDeque<Departure>,

@@ -165,6 +165,38 @@ impl World {
         self.elapsed = end;
     }
 
+    /// Another process goes on: through a snapshot as it is sent.
+    pub(super) fn upgrade(&mut self) {
+        let now = self.now().instant;
+        let sent = serde_json::to_string(&self.server.snapshot(now, |_| true)).unwrap();
+        let mut snapshot: Snapshot = serde_json::from_str(&sent).unwrap();
+        let waiting = snapshot.take_waiting();
+        self.metrics = Arc::default();
+        let before = &self.server.parts;
+        let parts = Parts {
+            authenticator: before.authenticator.clone(),
+            budget: before.budget.clone(),
+            policy: before.policy.clone(),
+            metrics: Arc::clone(&self.metrics),
+            handles: Handles::go_on(&before.handles.secret(), 2),
+            rng: ChaCha20Rng::seed_from_u64(self.next_transaction),
+        };
+        let everything = parts_of(&sent);
+        let serials = Serials::from(self.server.serials.upcoming());
+        self.server = Server::new(self.server.config.clone(), parts).with_serials(serials);
+        for Restored { id, user, limits, .. } in self.server.restore(now, snapshot).unwrap() {
+            let reservation = self.quota.adopt(now, &user.account, limits).unwrap();
+            self.server.handle_restored(id, reservation.meter().clone());
+            self.reservations.push(reservation);
+        }
+        let again = serde_json::to_string(&self.server.snapshot(now, |_| true)).unwrap();
+        assert_eq!(parts_of(&again), everything, "what was restored is what was saved");
+        for (flow, message) in waiting {
+            self.server.handle_datagram(self.now(), flow, &message);
+        }
+        self.act();
+    }
+
     /// A UDP client that knows a good nonce.
     pub(super) fn client(&mut self, address: &str) -> Client {
         self.client_as(address, "alice", "wonder")
@@ -320,6 +352,17 @@ impl World {
         let line = page.lines().find(|line| line.starts_with(&format!("farcall_relay_{sample} "))).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+/// What a snapshot says in whatever order, but for what waits: that is handled anew.
+fn parts_of(snapshot: &str) -> Vec<String> {
+    let snapshot: serde_json::Value = serde_json::from_str(snapshot).unwrap();
+    let said = ["allocations", "mobiles", "ended"];
+    assert_eq!(snapshot.as_object().unwrap().len(), said.len() + 1);
+    let mut parts: Vec<_> =
+        said.iter().flat_map(|said| snapshot[said].as_array().unwrap()).map(ToString::to_string).collect();
+    parts.sort();
+    parts
 }
 
 pub(super) fn signed(client: &Client, method: Method, id: TransactionId, attributes: &Attributes) -> Vec<u8> {

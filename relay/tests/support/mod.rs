@@ -5,7 +5,7 @@ mod client;
 mod process;
 
 pub(crate) use certificate::Certificate;
-pub(crate) use client::{Attributes, Client, udp, udp_and};
+pub(crate) use client::{Answer, Attributes, Client, udp, udp_and};
 pub(crate) use process::{Relay, coturn_tool, until};
 
 use std::net::{SocketAddr, UdpSocket};

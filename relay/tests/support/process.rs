@@ -41,11 +41,19 @@ impl Relay {
 
     /// Whatever this command starts.
     pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.stderr(Stdio::null());
+        Self::spawn_as_it_is(command)
+    }
+
+    /// The same, with its log where the command says.
+    pub(crate) fn spawn_as_it_is(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             let _ = sender.send(lines.next());
+            // Whoever takes over has something to say, too.
+            lines.for_each(drop);
         });
         let line = receiver.recv_timeout(DEADLINE).expect("a ready line in time").expect("a line").unwrap();
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -108,6 +116,10 @@ impl Relay {
         while self.metric(name) != expected {
             assert!(begun.elapsed() < DEADLINE, "{name} is {} and not {expected}", self.metric(name));
         }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

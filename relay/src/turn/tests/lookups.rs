@@ -155,3 +155,17 @@ fn a_stream_that_ended_meanwhile_is_not_answered() {
     tell(&mut world, &query, known("secret"));
     assert!(world.is_silent());
 }
+
+#[test]
+fn a_request_that_waits_is_asked_about_again_after_an_upgrade() {
+    let mut world = asking();
+    let carol = world.client_as(CLIENT, "carol", "secret");
+    let request = world.request(&carol, Method::ALLOCATE, &udp());
+    question(&mut world, &carol, &request);
+    world.upgrade();
+    let [Action::LookUp(LookUp { query, .. })] = &world.actions()[..] else { panic!("no question") };
+    tell(&mut world, query, known("secret"));
+    assert_eq!(world.answer().code, None);
+    world.server.forget(|_| true);
+    assert_eq!(world.server.allocation_count(), 0);
+}

@@ -18,6 +18,7 @@ mod reservation;
 mod retransmission;
 mod silence;
 mod tokens;
+mod upgrade;
 
 use std::time::Duration;
 
