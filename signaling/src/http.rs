@@ -19,6 +19,7 @@ use tower::{Layer, ServiceExt};
 
 use crate::backplane::Backplane;
 use crate::service::{self, Context};
+use crate::traces::Traces;
 use crate::web::{self, Page};
 
 /// Sends each request where it belongs.
@@ -28,6 +29,7 @@ pub(crate) struct Dispatch {
     grpc: GrpcWebService<Routes>,
     page: Page,
     origins: Arc<web::Origins>,
+    traces: Traces,
 }
 
 impl Dispatch {
@@ -36,6 +38,7 @@ impl Dispatch {
         context: Arc<Context<B>>,
         web: web::Config,
     ) -> anyhow::Result<(Self, HealthReporter)> {
+        let traces = context.traces.clone();
         let (health, health_service) = tonic_health::server::health_reporter();
         let signaling = service::server(context);
         set_serving(&health, &signaling).await;
@@ -57,6 +60,7 @@ impl Dispatch {
             grpc: GrpcWebLayer::new().layer(grpc),
             page: Page::new(web.dir.as_deref())?,
             origins: Arc::new(web.origins),
+            traces,
         };
         Ok((dispatch, health))
     }
@@ -87,9 +91,19 @@ impl Dispatch {
             Kind::Grpc if request.version() != Version::HTTP_2 => {
                 web::text(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2; gRPC-Web does not\n")
             }
-            Kind::Grpc | Kind::GrpcWeb => answer(self.grpc, request).await,
+            Kind::Grpc | Kind::GrpcWeb => self.call_service(request).await,
             Kind::Other => self.page.answer(request.method(), request.uri().path(), request.headers()).await,
         }
+    }
+}
+
+impl Dispatch {
+    async fn call_service(self, mut request: Request<Incoming>) -> Response<Body> {
+        let call = self.traces.begin(request.uri().path(), request.headers());
+        request.extensions_mut().insert(call.clone());
+        let response = answer(self.grpc, request).await;
+        call.end(&response);
+        response
     }
 }
 

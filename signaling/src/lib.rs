@@ -5,7 +5,7 @@
 //! main ── config
 //!  └─ server ── http ── service ── backplane ── room
 //!       │        └─ web   └─ wire, credentials, tokens, limits, status
-//!       └─ metrics
+//!       └─ metrics, traces
 //! ```
 //!
 //! `room` decides and does nothing else; `backplane` says where its state lives; `service` translates between it
@@ -22,6 +22,7 @@ pub mod room;
 pub mod server;
 pub mod service;
 pub mod tokens;
+pub mod traces;
 pub mod web;
 pub mod wire;
 

@@ -33,6 +33,10 @@ pub struct Metrics {
     pub frames_undeliverable: Counter,
     /// Logged frames written to streams, repeated ones among them.
     pub frames_delivered: Counter,
+    /// Spans that a collector took.
+    pub spans_exported: Counter,
+    /// Spans that it did not.
+    pub spans_lost: Counter,
     joins: [Counter; OUTCOMES.len()],
     refusals: [Counter; Reason::ALL.len()],
     exceeded: [Counter; Quota::ALL.len()],
@@ -87,7 +91,9 @@ impl Metrics {
         let help = "Frames of participants that had nobody to go to.";
         page.counter("frames_undeliverable", help, &self.frames_undeliverable);
         page.counter("frames_delivered", "Logged frames written to streams.", &self.frames_delivered);
-        let outcomes = OUTCOMES.into_iter().zip(&self.joins);
+        page.counter("spans_exported", "Spans of traces that the collector took.", &self.spans_exported);
+        page.counter("spans_lost", "Spans of traces that it did not take.", &self.spans_lost);
+        let outcomes = OUTCOMES.map(Outcome::as_str).into_iter().zip(&self.joins);
         page.counters("joins", "Participants that came in, or back in.", "result", outcomes);
         let reasons = Reason::ALL.map(Reason::as_str).into_iter().zip(&self.refusals);
         page.counters("refusals", "Calls refused and streams ended badly.", "reason", reasons);
@@ -168,7 +174,7 @@ impl Page {
 
 const PREFIX: &str = "farcall_signaling_";
 /// In the order of [`Outcome`].
-const OUTCOMES: [&str; 3] = ["new", "resumed", "resync_required"];
+const OUTCOMES: [Outcome; 3] = [Outcome::New, Outcome::Resumed, Outcome::Resync];
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,7 @@ use crate::room::Limits;
 use crate::server::{Cleartext, ConnectionLimits, Entry};
 use crate::service::{Settings, admin};
 use crate::tokens::{self, Tokens};
+use crate::traces;
 use crate::web;
 use parse::{EntranceKeys, Reader, Scheme, texts};
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub drain_grace: Duration,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces go, if anywhere.
+    pub traces: Option<traces::Config>,
 }
 
 /// Where the sessions are.
@@ -265,6 +268,7 @@ impl TryFrom<Raw> for Config {
             },
             drain_grace: read.duration("drain-grace", raw.drain_grace, Duration::from_secs(5)),
             log: Log { filter: read.log_filter(raw.log), format: read.log_format(raw.log_format) },
+            traces: read.traces(raw.otlp_endpoint, raw.otlp_share),
         };
         read.done(config)
     }

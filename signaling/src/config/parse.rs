@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farcall_proto::turn_credentials::AuthSecret;
+use http::Uri;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
@@ -16,6 +17,7 @@ use super::{Backplane, LogFormat, Mistakes, Text};
 use crate::backplane::redis::Address;
 use crate::limits::TrustedProxies;
 use crate::server::{CertificateFiles, Cleartext, Clients, Entry, Files, Tls};
+use crate::traces;
 use crate::web::Origins;
 
 /// A setting and what is wrong with it. Never holds the value of a secret.
@@ -242,6 +244,17 @@ impl Reader {
             _ => self.mistake("backplane", shape),
         }
         Backplane::Memory
+    }
+
+    pub(super) fn traces(&mut self, endpoint: Option<Text>, share: Option<Text>) -> Option<traces::Config> {
+        let share = self.number("otlp-share", share, 0.0..=1.0, 1.0);
+        let Text(endpoint) = endpoint?;
+        let is_web = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+        if !endpoint.parse().is_ok_and(|uri| is_web(&uri)) {
+            // Not repeated: there may be a password in it.
+            self.mistake("otlp-endpoint", "is no http://HOST:PORT or https://HOST:PORT");
+        }
+        Some(traces::Config { endpoint, share })
     }
 
     pub(super) fn log_filter(&mut self, text: Option<Text>) -> String {

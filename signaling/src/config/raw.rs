@@ -324,6 +324,12 @@ pub struct Raw {
     /// How to write logs: text or json [default: text].
     #[arg(long, env = "FARCALL_SIGNALING_LOG_FORMAT", value_name = "FORMAT", hide_env_values = true)]
     pub(super) log_format: Option<Text>,
+    /// OpenTelemetry collector that traces are sent to, OTLP over gRPC, such as http://127.0.0.1:4317 [default: none].
+    #[arg(long, env = "FARCALL_SIGNALING_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
+    pub(super) otlp_endpoint: Option<Text>,
+    /// Share of the calls without a trace of their caller that begin one, 0 to 1 [default: 1].
+    #[arg(long, env = "FARCALL_SIGNALING_OTLP_SHARE", value_name = "SHARE", hide_env_values = true)]
+    pub(super) otlp_share: Option<Text>,
     /// Keys of a file that mean nothing.
     #[arg(skip)]
     #[serde(flatten)]
@@ -393,6 +399,8 @@ impl Raw {
             cors_origin: self.cors_origin.or(below.cors_origin),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(below.otlp_endpoint),
+            otlp_share: self.otlp_share.or(below.otlp_share),
             unknown: below.unknown,
         }
     }

@@ -108,6 +108,18 @@ pub enum Outcome {
     Resync,
 }
 
+impl Outcome {
+    /// As in metrics and traces.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Resumed => "resumed",
+            Self::Resync => "resync_required",
+        }
+    }
+}
+
 /// A client's frame for one or all of the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {

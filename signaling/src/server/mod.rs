@@ -31,6 +31,7 @@ use crate::http::Dispatch;
 use crate::limits::{Limits, TrustedProxies};
 use crate::metrics::Metrics;
 use crate::service::{self, Context};
+use crate::traces::Traces;
 pub use connection::ConnectionLimits;
 use connection::Connections;
 pub use entrance::Cleartext;
@@ -100,6 +101,7 @@ async fn run_on<B: Backplane>(
 
     let (drain, draining) = Drain::new();
     let metrics = Arc::new(Metrics::default());
+    let (traces, exporting) = Traces::start(config.traces, metrics.clone())?;
     let limits = Arc::new(Limits::new(config.settings.quotas));
     let context = Arc::new(Context {
         limits: limits.clone(),
@@ -107,6 +109,7 @@ async fn run_on<B: Backplane>(
         settings: config.settings,
         clock,
         metrics: metrics.clone(),
+        traces,
         draining: draining.clone(),
     });
     if context.settings.tokens.is_open() {
@@ -158,6 +161,7 @@ async fn run_on<B: Backplane>(
     // What ended just now is for the other nodes to know.
     let _ = tokio::time::timeout(LAST_WORDS, context.backplane.sweep()).await;
     drop((sweeper, metrics_task, admin, reloading));
+    exporting.finish().await;
     Ok(())
 }
 

@@ -32,6 +32,7 @@ use crate::limits::{self, ClientAddr, Excess, Quotas};
 use crate::metrics::Metrics;
 use crate::room::{Joined, Limits, Outcome, Presence, SessionId};
 use crate::tokens::{Grant, Refused, Rights, Tokens};
+use crate::traces::{Call, Traces};
 use crate::wire::{Body, JoinResponse, SendRequest};
 use generated::signaling_service_server::{SignalingService, SignalingServiceServer};
 use outbound::Outbound;
@@ -54,6 +55,8 @@ pub struct Context<B> {
     pub limits: Arc<limits::Limits>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where a call's span comes from.
+    pub traces: Traces,
     /// Whether the server is going away.
     pub draining: Draining,
 }
@@ -146,7 +149,7 @@ impl<B: Backplane> SignalingService for Service<B> {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<JoinResponse, Status>> + Send>>;
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Self::JoinStream>, Status> {
-        let context = &self.0;
+        let (context, call) = (&self.0, Call::of(&request));
         if context.draining.has_begun() {
             return Err(context.refuse(Problem::Draining));
         }
@@ -162,7 +165,8 @@ impl<B: Backplane> SignalingService for Service<B> {
         join.profile.identity.clone_from(identity);
         join.may_create = rights.has(Grant::Create);
         let relay = rights.relay();
-        let (joined, doorbell) = context.backplane.join(join).await.map_err(|failure| {
+        let entered = call.to_store("join", context.backplane.join(join)).await;
+        let (joined, doorbell) = entered.map_err(|failure| {
             context.refuse(Problem::from(failure).about_seq("resume.last_received_seq"))
         })?;
 
@@ -170,6 +174,8 @@ impl<B: Backplane> SignalingService for Service<B> {
         let mut outbound =
             Outbound::new(context.clone(), session.clone(), *epoch, doorbell, *cursor).holding(permit, relay);
         context.metrics.joined(*outcome);
+        call.note("farcall.session", session.as_str().to_owned());
+        call.note("farcall.outcome", outcome.as_str());
         debug!(%session, epoch, ?outcome, "Participant joined");
         outbound.push(Body::Welcome(Box::new(context.welcome(&joined, relay))));
         if joined.lost {
@@ -179,10 +185,13 @@ impl<B: Backplane> SignalingService for Service<B> {
     }
 
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
-        let (context, client) = (&self.0, client(&request));
+        let (context, client, call) = (&self.0, client(&request), Call::of(&request));
         let SendRequest { session_id, resume_secret, frames, ack } = request.into_inner();
         check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
         let bytes = frames.iter().filter_map(|frame| frame.message.as_ref()).map(Bytes::len).sum();
+        call.note("farcall.session", session_id.clone());
+        call.note("farcall.frames", saturating_i64(frames.len()));
+        call.note("farcall.bytes", saturating_i64(bytes));
         // With the secret, so that nobody uses up what is another's.
         let whose = (&session_id, &resume_secret);
         let allowed = context.limits.send(context.clock.now(), client, whose, frames.len(), bytes);
@@ -190,7 +199,8 @@ impl<B: Backplane> SignalingService for Service<B> {
         let (frames, rest) = check::frames(frames);
         let count = frames.len();
         let session = session_id.as_str().into();
-        let sent = context.backplane.send(&session, &resume_secret, frames, ack).await;
+        let sent = context.backplane.send(&session, &resume_secret, frames, ack);
+        let sent = call.to_store("send", sent).await;
         let sent = sent.map_err(|failure| context.refuse(failure))?;
         context.metrics.frames_received.add(count as u64);
         context.metrics.frames_undeliverable.add(sent.undeliverable.len() as u64);
@@ -207,11 +217,12 @@ impl<B: Backplane> SignalingService for Service<B> {
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
-        let context = &self.0;
+        let (context, call) = (&self.0, Call::of(&request));
         let LeaveRequest { session_id, resume_secret } = request.into_inner();
         check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
         let session = session_id.as_str().into();
-        let left = context.backplane.leave(&session, &resume_secret).await;
+        call.note("farcall.session", session_id);
+        let left = call.to_store("leave", context.backplane.leave(&session, &resume_secret)).await;
         left.map_err(|failure| context.refuse(failure))?;
         debug!(%session, "Participant left");
         Ok(Response::new(LeaveResponse {}))
@@ -221,7 +232,7 @@ impl<B: Backplane> SignalingService for Service<B> {
         &self,
         request: Request<GetIceServersRequest>,
     ) -> Result<Response<GetIceServersResponse>, Status> {
-        let (context, client) = (&self.0, client(&request));
+        let (context, client, call) = (&self.0, client(&request), Call::of(&request));
         let relay = context.rights(&request)?.relay();
         let GetIceServersRequest { session_id, resume_secret } = request.into_inner();
         check::caller(&session_id, &resume_secret).map_err(|problem| context.refuse(problem))?;
@@ -230,7 +241,9 @@ impl<B: Backplane> SignalingService for Service<B> {
         allowed.map_err(|excess| context.exceeded(excess))?;
         let session = session_id.as_str().into();
         // An empty send is a heartbeat, and proves that the session is the caller's.
-        let alive = context.backplane.send(&session, &resume_secret, Vec::new(), 0).await;
+        call.note("farcall.session", session_id);
+        let alive = context.backplane.send(&session, &resume_secret, Vec::new(), 0);
+        let alive = call.to_store("send", alive).await;
         alive.map_err(|failure| context.refuse(failure))?;
         Ok(Response::new(GetIceServersResponse { ice_servers: context.ice_servers(&session, relay) }))
     }
@@ -243,6 +256,10 @@ fn authorization<T>(request: &Request<T>) -> Option<&str> {
 /// Whom a call is from; one that came over no connection is from this machine.
 fn client<T>(request: &Request<T>) -> ClientAddr {
     request.extensions().get().copied().unwrap_or(ClientAddr(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+}
+
+fn saturating_i64(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 fn saturating_u32(size: usize) -> u32 {
@@ -293,6 +310,7 @@ pub(crate) mod testing {
                 settings,
                 clock,
                 metrics: Arc::default(),
+                traces: Traces::default(),
                 draining,
             }),
             drain,

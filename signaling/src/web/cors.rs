@@ -111,7 +111,7 @@ const PREFLIGHT: [(HeaderName, &str); 4] = [
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
     (
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "authorization, content-type, grpc-timeout, if-none-match, x-grpc-web, x-user-agent",
+        "authorization, content-type, grpc-timeout, if-none-match, traceparent, tracestate, x-grpc-web, x-user-agent",
     ),
     (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     (header::VARY, "origin"),

@@ -30,11 +30,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        let mut process = command(&["--listen", "127.0.0.1:0", "--log", "error"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::launch(command(&["--listen", "127.0.0.1:0", "--log", "error"]).args(flags)).await
+    }
+
+    pub(crate) async fn launch(command: &mut Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = soon("a ready line", lines.next_line()).await.unwrap().expect("it ended");
         Self { process, ready: serde_json::from_str(&line).unwrap() }
@@ -65,6 +65,14 @@ impl Server {
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         soon("the end of the process", self.process.wait()).await.unwrap()
+    }
+
+    /// How it ended, and what it said on a stderr that was piped.
+    pub(crate) async fn ended_saying(&mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        let mut stderr = self.process.stderr.take().unwrap();
+        soon("the end of stderr", stderr.read_to_string(&mut said)).await.unwrap();
+        (self.ended().await.code(), said)
     }
 }
 

@@ -14,5 +14,6 @@ mod refusals;
 mod sessions;
 mod tls;
 mod tokens;
+mod traces;
 mod transport;
 mod web;
