@@ -14,6 +14,7 @@ pub mod crew;
 pub mod dtls;
 pub mod external;
 pub mod io;
+pub mod log_queue;
 pub mod metrics;
 pub mod notify;
 pub mod operate;

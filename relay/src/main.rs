@@ -72,7 +72,8 @@ fn check(sources: &Sources) -> ExitCode {
 }
 
 fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
-    let logs = telemetry::init(&config.log, config.log_format)?;
+    // Dropped last, so that nothing of what happens goes unsaid.
+    let (logs, _writer) = telemetry::init(&config.log, config.log_format)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (sender, receiver) = mpsc::channel(EVENTS);

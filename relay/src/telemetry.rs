@@ -14,18 +14,21 @@ use tracing::debug;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
+use crate::log_queue::{LogQueue, LogWriter};
 use crate::metrics::{self, ProcessMetrics, WorkerMetrics};
 use crate::operate::Readiness;
 
-/// Begins to log. `RUST_LOG` wins, being what a person sets for one run.
-pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<LogFilter> {
+/// Begins to log, as long as the writer lives. `RUST_LOG` wins, being what a person sets for one run.
+pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<(LogFilter, LogWriter)> {
     let is_fixed = std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(filter)).context("log")?;
     // The library warns of what any stranger can send.
     let filter = filter.add_directive("dimpl=off".parse()?);
+    let queue = LogQueue::default();
+    let writer = queue.write_to(io::stderr()).context("starting to log")?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(queue)
         .with_ansi(io::stderr().is_terminal());
     let (started, reload): (_, Box<dyn Fn(EnvFilter) -> bool + Send>) = match format {
         LogFormat::Text => {
@@ -40,7 +43,7 @@ pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<LogFilter> {
         }
     };
     started.map_err(|error| anyhow::anyhow!(error)).context("logging")?;
-    Ok(LogFilter { reload: (!is_fixed).then_some(reload) })
+    Ok((LogFilter { reload: (!is_fixed).then_some(reload) }, writer))
 }
 
 /// What is logged, changeable.
