@@ -4,6 +4,7 @@
 //! sockets and stream clients. The kernel sends a client's datagrams to one worker only, and a stream stays with the
 //! worker that accepted it, so nothing is shared where datagrams are handled.
 
+mod alarm;
 mod backlog;
 mod batch;
 mod carrier;

@@ -12,6 +12,7 @@ pub(super) enum Source {
     Relay(AllocationId),
     Stream(usize),
     DtlsListener(usize),
+    Alarm,
 }
 
 impl From<Source> for Token {
@@ -23,6 +24,7 @@ impl From<Source> for Token {
             Source::Relay(AllocationId(index)) => (3, index),
             Source::Stream(index) => (4, index),
             Source::DtlsListener(index) => (5, index),
+            Source::Alarm => (6, 0),
         };
         Self(index << KIND_BITS | kind)
     }
@@ -37,6 +39,7 @@ impl From<Token> for Source {
             3 => Self::Relay(AllocationId(index)),
             4 => Self::Stream(index),
             5 => Self::DtlsListener(index),
+            6 => Self::Alarm,
             _ => Self::Waker,
         }
     }
@@ -61,6 +64,8 @@ mod tests {
                 assert_eq!(Source::from(Token::from(source)), source);
             }
         }
-        assert_eq!(Source::from(Token::from(Source::Waker)), Source::Waker);
+        for source in [Source::Waker, Source::Alarm] {
+            assert_eq!(Source::from(Token::from(source)), source);
+        }
     }
 }

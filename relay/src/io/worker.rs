@@ -13,6 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rand::CryptoRng;
 
+use super::alarm::Alarm;
 use super::batch::{Batch, Plane, Readiness};
 use super::command::{self, Command};
 use super::dtls::{DtlsClients, DtlsParts};
@@ -94,6 +95,7 @@ pub struct Worker<R> {
     pub(super) engine: Engine<R>,
     pub(super) tcp: Vec<StreamListener>,
     ready: Ready,
+    alarm: Alarm,
     batch: Batch,
     stream_buffer: Vec<u8>,
     /// When to look for streams that keep us waiting, and for connections that could not be accepted.
@@ -205,8 +207,9 @@ impl<R: CryptoRng> Worker<R> {
         let next_sweep = engine.now.instant + SWEEP_INTERVAL;
         let (ready, stream_buffer) = (Ready::default(), Vec::new());
         let batch = Batch::new(plane, BATCH);
+        let alarm = Alarm::new(poll.registry())?;
         Ok((
-            Self { poll, engine, tcp, ready, batch, stream_buffer, next_sweep, is_stopping, commands },
+            Self { poll, engine, tcp, ready, alarm, batch, stream_buffer, next_sweep, is_stopping, commands },
             handle,
         ))
     }
@@ -215,7 +218,8 @@ impl<R: CryptoRng> Worker<R> {
     pub fn run(mut self) -> io::Result<usize> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_stopping.load(Ordering::Acquire) {
-            match self.poll.poll(&mut events, self.timeout()) {
+            let timeout = self.timeout()?;
+            match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -246,20 +250,26 @@ impl<R: CryptoRng> Worker<R> {
         Ok(cut_off)
     }
 
-    /// How long nothing will happen by itself.
-    fn timeout(&self) -> Option<Duration> {
+    /// How long to wait for events: not at all if there is more to do, else until the alarm at the latest.
+    fn timeout(&mut self) -> io::Result<Option<Duration>> {
         if !self.ready.is_empty() || !self.engine.post.may_sleep() {
-            return Some(Duration::ZERO);
+            return Ok(Some(Duration::ZERO));
         }
+        if let Some(due) = self.next_due() {
+            self.alarm.set(self.engine.now.instant, due)?;
+        }
+        Ok(None)
+    }
+
+    /// When something will happen by itself.
+    fn next_due(&self) -> Option<Instant> {
         let dtls = self.engine.dtls.as_ref();
         let is_sweep_due = self.engine.has_shrunk()
             || !self.engine.streams.is_empty()
             || dtls.is_some_and(|clients| !clients.is_empty());
         let sweep = is_sweep_due.then_some(self.next_sweep);
         let dtls = dtls.and_then(DtlsClients::poll_timeout);
-        let next = self.engine.server.poll_timeout().into_iter().chain(sweep).chain(dtls).min()?;
-        // Rounded up, since poll counts milliseconds and would otherwise spin through the last one.
-        Some(next.saturating_duration_since(self.engine.now.instant) + Duration::from_millis(1))
+        self.engine.server.poll_timeout().into_iter().chain(sweep).chain(dtls).min()
     }
 
     fn note(&mut self, event: &mio::event::Event) {
@@ -278,6 +288,10 @@ impl<R: CryptoRng> Worker<R> {
 
     fn serve(&mut self, source: Source) -> Readiness {
         match source {
+            Source::Alarm => {
+                self.alarm.note_rung();
+                Readiness::Drained
+            }
             Source::Waker => {
                 self.engine.take_answers();
                 while let Ok(command) = self.commands.try_recv() {
