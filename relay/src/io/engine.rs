@@ -307,8 +307,10 @@ impl<R: CryptoRng> Engine<R> {
                     self.server.handle_relay_opened(self.now.instant, allocation, result);
                 }
                 Action::CloseRelay { allocation } => {
-                    // What it still has to send goes first.
-                    self.flush();
+                    // What it still has to send goes first; what others have may wait for more of the same.
+                    if self.outbox.has(Via::Relay(allocation)) {
+                        self.flush();
+                    }
                     self.report_ended(allocation);
                     self.relays.close(allocation);
                 }

@@ -126,6 +126,12 @@ impl<K: Copy + Eq> Outbox<K> {
         self.groups.is_empty()
     }
 
+    /// Whether anything waits for this socket.
+    #[must_use]
+    pub fn has(&self, via: K) -> bool {
+        self.groups.iter().any(|group| group.via == via)
+    }
+
     /// Sends everything; `done` hears what became of it. What the kernel does not take at once is lost, as on any other hop.
     pub fn flush<'a>(&mut self, socket: impl Fn(K) -> Option<&'a UdpSocket>, mut done: impl FnMut(Outcome)) {
         let mut rest = self.groups.as_slice();
