@@ -17,7 +17,11 @@ pub(crate) enum Forwarding {
     Plain,
     /// `recvmmsg` and `sendmmsg`.
     Batched,
-    /// These, with `UDP_GRO` and `UDP_SEGMENT`.
+    /// These, with `UDP_GRO` alone.
+    Gathered,
+    /// These, with `UDP_SEGMENT` alone.
+    Cut,
+    /// These, with both.
     Segmented,
 }
 
@@ -27,13 +31,18 @@ impl Forwarding {
         match self {
             Self::Plain => "plain",
             Self::Batched => "mmsg",
+            Self::Gathered => "mmsg-GRO",
+            Self::Cut => "mmsg-GSO",
             Self::Segmented => "GSO",
         }
     }
 
     /// From the command line.
     pub(crate) fn parse(name: &str) -> Result<Self> {
-        match [Self::Plain, Self::Batched, Self::Segmented].into_iter().find(|kind| kind.name() == name) {
+        match [Self::Plain, Self::Batched, Self::Gathered, Self::Cut, Self::Segmented]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+        {
             Some(kind) => Ok(kind),
             None => bail!("no forwarder is called {name}"),
         }
@@ -74,7 +83,7 @@ pub(crate) fn run(kind: Forwarding) -> Result<()> {
         socket.set_nonblocking(true)?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, 4 << 20)?;
-        if kind == Forwarding::Segmented {
+        if matches!(kind, Forwarding::Gathered | Forwarding::Segmented) {
             Plane::Batched.prepare(&socket);
         }
         Ok(socket)
@@ -92,7 +101,7 @@ pub(crate) fn run(kind: Forwarding) -> Result<()> {
     let mut sessions: Vec<Session> = Vec::new();
     let mut by_port = vec![usize::MAX; 1 << 16];
     let (mut batch, mut outbox) = (Batch::new(plane, 32), Outbox::new(plane));
-    if kind != Forwarding::Segmented {
+    if !matches!(kind, Forwarding::Cut | Forwarding::Segmented) {
         outbox = outbox.one_by_one();
     }
     let at_a_visit = if kind == Forwarding::Plain { 1 } else { 4 };

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 use farcall_relay::io::{Batch, Envelope, Outbox, Plane, Purpose};
 use farcall_tests::clock;
 use farcall_tests::relay::USER;
+use farcall_tests::turn_client::TurnClient;
 
 use crate::forwarder;
 use crate::servers::Server;
-use crate::turn_client::TurnClient;
 
 /// When a round is given up and what is missing counts as lost.
 const LOST_AFTER: Duration = Duration::from_millis(500);
@@ -41,12 +41,12 @@ impl Session {
             let relayed = forwarder::open(&client, peer.local_addr()?)?;
             (relayed, client)
         } else {
-            let client = TurnClient::allocate(server.udp, USER)?;
+            let mut client = TurnClient::allocate(server.udp, USER)?;
             // A port that is another listener's of the server is refused, and the system may have chosen just that.
             while client.bind_channel(peer.local_addr()?).is_err() {
                 peer = bind()?;
             }
-            (client.relayed(), client.into_socket())
+            (client.relayed(), client.into_wire())
         };
         socket.set_nonblocking(true)?;
         Plane::Batched.prepare(&socket);
@@ -57,15 +57,17 @@ impl Session {
     /// Two clients with channels to each other.
     pub(crate) fn of_clients(server: &Server, bytes: usize) -> Result<Self> {
         let frame = TurnClient::frame(&vec![0x5a; bytes])?;
-        let (near, far) = (TurnClient::allocate(server.udp, USER)?, TurnClient::allocate(server.udp, USER)?);
+        let (mut near, mut far) =
+            (TurnClient::allocate(server.udp, USER)?, TurnClient::allocate(server.udp, USER)?);
         near.bind_channel(far.relayed())?;
         far.bind_channel(near.relayed())?;
         let end = |client: TurnClient| {
-            let socket = client.into_socket();
+            let socket = client.into_wire();
+            socket.set_nonblocking(true)?;
             Plane::Batched.prepare(&socket);
-            End { socket, to: server.udp, message: frame.clone() }
+            Ok::<_, anyhow::Error>(End { socket, to: server.udp, message: frame.clone() })
         };
-        Ok(Self { near: end(near), far: end(far) })
+        Ok(Self { near: end(near)?, far: end(far)? })
     }
 }
 

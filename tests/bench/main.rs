@@ -1,4 +1,5 @@
-//! The measurements of `docs/perf.md`, on this machine, now: `cargo xtask bench [NAME…]`, where `relay/ROW` is one row.
+//! The measurements of `docs/perf.md`, on this machine, now: `cargo xtask bench [NAME…]`, where `relay/ROW` is one row and
+//! `relay/ROW/SERVER` one server's share of it.
 //!
 //! Machines are shared, so nothing here passes or fails by the clock. A figure is a median with its spread, in CPU
 //! time where that is what is meant, and rivals take turns in the same run.
@@ -10,11 +11,12 @@ mod channel;
 mod cpu;
 mod figures;
 mod forwarder;
+mod latency;
 mod load;
 mod relay;
+mod secure;
 mod servers;
 mod signaling;
-mod turn_client;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

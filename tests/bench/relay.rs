@@ -7,23 +7,28 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use farcall_relay::stun::{Class, MessageWriter, Method, TransactionId};
 use farcall_tests::Context;
-use farcall_tests::clock::{self, Deadline};
+use farcall_tests::clock::Deadline;
 use farcall_tests::relay::USER;
+use farcall_tests::turn_client::{Stranger, TurnClient};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::cpu;
 use crate::figures::Figures;
 use crate::forwarder::Forwarding;
 use crate::load::{Load, Session};
-use crate::servers::{Kind, Server};
-use crate::turn_client::TurnClient;
+use crate::secure::{Connector, Layer, SecureSession};
+use crate::servers::{Kind, SecureServer, Server};
+use crate::{cpu, latency, secure};
 
 const PLAIN: Kind = Kind::Bare(Forwarding::Plain);
 const MMSG: Kind = Kind::Bare(Forwarding::Batched);
+const GRO: Kind = Kind::Bare(Forwarding::Gathered);
+const CUT: Kind = Kind::Bare(Forwarding::Cut);
 const GSO: Kind = Kind::Bare(Forwarding::Segmented);
+
+const RIVALS: &[Kind] = &[Kind::Farcall, Kind::Coturn];
 
 /// A row of the table: a load, and who takes turns at it.
 struct Row {
@@ -38,21 +43,31 @@ enum What {
     Forward { sessions: usize, bytes: usize, burst: usize },
     /// From client to client, both by allocations of this server.
     Between { pairs: usize, bytes: usize },
-    /// A new client's challenge, Allocate, and Refresh to nothing.
-    Cycle,
+    /// New clients' challenge, Allocate, and Refresh to nothing, so many of them at a time.
+    Cycle { clients: usize },
     /// Requests of so many sources.
     Binding { sources: usize },
     /// So many allocations, each with a permission and a channel.
     Memory { allocations: usize },
-    /// From client to peer, at 20 000 datagrams a second.
+    /// From client to peer, at 20 000 datagrams a second, of all servers in turn.
     Latency,
+    /// Through TLS or DTLS.
+    Secure(Secure),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Secure {
+    /// All that a connection costs which asks for a Binding and goes.
+    Handshake(Layer),
+    /// To peers and back.
+    Forward { layer: Layer, sessions: usize, bytes: usize },
 }
 
 const fn forward(sessions: usize, bytes: usize, burst: usize) -> What {
     What::Forward { sessions, bytes, burst }
 }
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 16] = [
     Row { name: "1x160", load: forward(1, 160, 1), kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn] },
     Row {
         name: "100x160",
@@ -62,19 +77,29 @@ const ROWS: [Row; 10] = [
     Row { name: "1000x160", load: forward(1000, 160, 1), kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn] },
     Row { name: "9900x160", load: forward(9_900, 160, 1), kinds: &[Kind::Farcall, MMSG] },
     Row { name: "100x1200x8", load: forward(100, 1200, 8), kinds: &[Kind::Farcall, MMSG, GSO, Kind::Coturn] },
-    Row {
-        name: "between",
-        load: What::Between { pairs: 100, bytes: 160 },
-        kinds: &[Kind::Farcall, Kind::Coturn],
-    },
-    Row { name: "cycle", load: What::Cycle, kinds: &[Kind::Farcall, Kind::Coturn] },
+    Row { name: "between", load: What::Between { pairs: 100, bytes: 160 }, kinds: RIVALS },
+    Row { name: "cycle", load: What::Cycle { clients: 1 }, kinds: RIVALS },
+    Row { name: "16cycles", load: What::Cycle { clients: 16 }, kinds: RIVALS },
     Row {
         name: "binding",
         load: What::Binding { sources: 16 },
         kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn],
     },
-    Row { name: "memory", load: What::Memory { allocations: 10_000 }, kinds: &[Kind::Farcall, Kind::Coturn] },
+    Row { name: "memory", load: What::Memory { allocations: 10_000 }, kinds: RIVALS },
     Row { name: "latency", load: What::Latency, kinds: &[MMSG, Kind::Farcall, Kind::Coturn] },
+    Row { name: "steps", load: forward(100, 1200, 8), kinds: &[PLAIN, MMSG, GRO, CUT, GSO, Kind::Portable] },
+    Row { name: "tls", load: What::Secure(Secure::Handshake(Layer::Tls)), kinds: RIVALS },
+    Row { name: "dtls", load: What::Secure(Secure::Handshake(Layer::Dtls)), kinds: RIVALS },
+    Row {
+        name: "tls100x160",
+        load: What::Secure(Secure::Forward { layer: Layer::Tls, sessions: 100, bytes: 160 }),
+        kinds: RIVALS,
+    },
+    Row {
+        name: "dtls100x160",
+        load: What::Secure(Secure::Forward { layer: Layer::Dtls, sessions: 100, bytes: 160 }),
+        kinds: RIVALS,
+    },
 ];
 
 /// How often every server takes its turn; the first is not counted.
@@ -84,17 +109,29 @@ const DESCRIPTORS: u64 = 40_000;
 /// How long one measurement lasts.
 const DURATION: Duration = Duration::from_secs(1);
 
-/// Measures the rows whose names are given, or all.
+/// Measures the rows whose names are given, or all; behind a name, the one server that is wanted.
 pub(crate) fn run(ctx: &Context, figures: &mut Figures, only: &[String]) -> Result<()> {
     raise_descriptor_limit()?;
     cpu::pin_load()?;
     for Row { name, load, kinds } in &ROWS {
-        if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
+        let is_wanted = |kind: &Kind| {
+            only.is_empty()
+                || only.iter().any(|wanted| match wanted.split_once('/') {
+                    None => wanted == name,
+                    Some((row, server)) => row == *name && server == kind.name(),
+                })
+        };
+        let kinds: Vec<_> = kinds.iter().copied().filter(is_wanted).collect();
+        if kinds.is_empty() {
             continue;
         }
         let rounds = if matches!(load, What::Memory { .. }) { 2 } else { ROUNDS };
         for round in 0..rounds {
-            for kind in *kinds {
+            if let What::Latency = load {
+                latency::measure(ctx, name, &kinds, (round > 0).then_some(&mut *figures))?;
+                continue;
+            }
+            for kind in &kinds {
                 let what = format!("{name}, {}", kind.name());
                 let samples = measure(ctx, *kind, *load).with_context(|| what.clone())?;
                 for (unit, sample) in samples.into_iter().filter(|_| round > 0) {
@@ -122,6 +159,9 @@ fn raise_descriptor_limit() -> Result<()> {
 type Samples = Vec<(&'static str, f64)>;
 
 fn measure(ctx: &Context, kind: Kind, what: What) -> Result<Samples> {
+    if let What::Secure(what) = what {
+        return secure(ctx, kind, what);
+    }
     let server = Server::start(ctx, kind)?;
     match what {
         What::Forward { sessions, bytes, burst } => {
@@ -134,10 +174,10 @@ fn measure(ctx: &Context, kind: Kind, what: What) -> Result<Samples> {
                 (0..pairs).map(|_| Session::of_clients(&server, bytes)).collect::<Result<Vec<_>>>()?;
             exchange(&server, &sessions, 1)
         }
-        What::Cycle => cycle(&server),
+        What::Cycle { clients } => cycle(&server, clients),
         What::Binding { sources } => binding(&server, sources),
         What::Memory { allocations } => memory(&server, allocations),
-        What::Latency => latency(&server),
+        What::Latency | What::Secure(_) => bail!("measured elsewhere"),
     }
 }
 
@@ -157,15 +197,21 @@ fn exchange(server: &Server, sessions: &[Session], burst: usize) -> Result<Sampl
     Ok(vec![("µs CPU per datagram", microseconds(used) / float(arrived)), ("% lost", lost)])
 }
 
-fn cycle(server: &Server) -> Result<Samples> {
+fn cycle(server: &Server, clients: usize) -> Result<Samples> {
     let before = server.cpu_time()?;
     let end = Deadline::after(DURATION);
     let mut cycles = 0;
     while !end.passed() {
+        let mut strangers = (0..clients).map(|_| Stranger::new(server.udp)).collect::<Result<Vec<_>>>()?;
+        strangers.iter_mut().try_for_each(Stranger::knock)?;
         // coturn remembers a client for a while after it released, and the system gives its port to another.
-        let Ok(client) = TurnClient::allocate(server.udp, USER) else { continue };
-        client.release()?;
-        cycles += 1;
+        let asking: Vec<_> = strangers.into_iter().flat_map(|stranger| stranger.ask(USER)).collect();
+        let mut allocated: Vec<_> = asking.into_iter().flat_map(TurnClient::allocated).collect();
+        allocated.iter_mut().try_for_each(TurnClient::leave)?;
+        for client in &mut allocated {
+            client.answer()?;
+            cycles += 1;
+        }
     }
     let used = server.cpu_time()?.saturating_sub(before);
     ensure!(cycles > 0, "no cycle is completed");
@@ -205,15 +251,15 @@ fn memory(server: &Server, allocations: usize) -> Result<Samples> {
     Load::new().round(&first, 1);
     let start = server.resident_bytes()?;
     let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-    let clients = (0..allocations)
+    let mut clients = (0..allocations)
         .map(|_| {
-            let client = TurnClient::allocate(server.udp, USER)?;
+            let mut client = TurnClient::allocate(server.udp, USER)?;
             client.bind_channel(peer)?;
             Ok(client)
         })
         .collect::<Result<Vec<_>>>()?;
     let full = server.resident_bytes()?;
-    clients.iter().try_for_each(TurnClient::release)?;
+    clients.iter_mut().try_for_each(TurnClient::release)?;
     // Memory goes back when the server next looks, within seconds.
     let deadline = Deadline::after(Duration::from_secs(5));
     let mut end = server.resident_bytes()?;
@@ -227,29 +273,38 @@ fn memory(server: &Server, allocations: usize) -> Result<Samples> {
     ])
 }
 
-fn latency(server: &Server) -> Result<Samples> {
-    let session = Session::with_peer(server, 160)?;
-    let (interval, mut buffer) = (Duration::from_micros(50), [0; 2048]);
-    let mut samples = Vec::new();
-    let mut next = clock::now();
-    let end = Deadline::after(DURATION);
-    while !end.passed() {
-        while clock::now() < next {}
-        let sent = clock::now();
-        next = sent + interval;
-        session.near.socket.send(&session.near.message)?;
-        let mut arrived = sent;
-        while session.far.socket.recv(&mut buffer).is_err() && arrived < sent + 100 * interval {
-            arrived = clock::now();
+fn secure(ctx: &Context, kind: Kind, what: Secure) -> Result<Samples> {
+    let server = SecureServer::start(ctx, kind)?;
+    let connector = Connector::new(&server.certificate)?;
+    let count = |used, count: u64| microseconds(used) / float(count);
+    match what {
+        Secure::Handshake(layer) => {
+            let before = server.cpu_time()?;
+            let end = Deadline::after(DURATION);
+            let mut handshakes = 0;
+            while !end.passed() {
+                secure::ask(&mut *connector.connect(&server, layer)?)?;
+                handshakes += 1;
+            }
+            Ok(vec![("µs CPU per handshake", count(server.cpu_time()? - before, handshakes))])
         }
-        samples.push(microseconds(clock::now() - sent));
+        Secure::Forward { layer, sessions, bytes } => {
+            let mut sessions = (0..sessions)
+                .map(|_| SecureSession::open(connector.connect(&server, layer)?, bytes))
+                .collect::<Result<Vec<_>>>()?;
+            secure::round(&mut sessions)?;
+            let before = server.cpu_time()?;
+            let end = Deadline::after(DURATION);
+            let mut arrived = 0;
+            while !end.passed() {
+                arrived += secure::round(&mut sessions)?;
+            }
+            Ok(vec![("µs CPU per datagram", count(server.cpu_time()? - before, arrived))])
+        }
     }
-    samples.sort_by(f64::total_cmp);
-    let at = |share: usize| samples.get(samples.len() * share / 100).copied().unwrap_or(f64::NAN);
-    Ok(vec![("µs, half are faster", at(50)), ("µs, 99 of 100 are faster", at(99))])
 }
 
-fn microseconds(time: Duration) -> f64 {
+pub(crate) fn microseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 

@@ -1,6 +1,7 @@
 //! The TURN servers that are measured beside each other, each alone on one core.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,8 @@ use farcall_tests::relay::{Relay, USER};
 pub(crate) enum Kind {
     /// `farcall-relay` with one worker.
     Farcall,
+    /// The same with a call for each datagram.
+    Portable,
     /// Debian's coturn with one relay thread, or the one that `COTURN` names.
     Coturn,
     /// What forwards and does nothing else.
@@ -28,9 +31,12 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Farcall => "farcall-relay",
+            Self::Portable => "farcall-relay, portable",
             Self::Coturn => "coturn",
             Self::Bare(Forwarding::Plain) => "bare, plain",
             Self::Bare(Forwarding::Batched) => "bare, mmsg",
+            Self::Bare(Forwarding::Gathered) => "bare, mmsg, GRO",
+            Self::Bare(Forwarding::Cut) => "bare, mmsg, GSO",
             Self::Bare(Forwarding::Segmented) => "bare, GSO",
         }
     }
@@ -49,20 +55,9 @@ impl Server {
     /// Starts one and waits until it answers.
     pub(crate) fn start(ctx: &Context, kind: Kind) -> Result<Self> {
         match kind {
-            Kind::Farcall => {
-                let host = cpu::server_host();
-                let extra = args![
-                    "--workers",
-                    "1",
-                    "--unauthenticated-rate",
-                    "0",
-                    "--user",
-                    format!("{}:{}", USER.0, USER.1)
-                ];
-                let relay = Relay::listen(ctx, &host, &host.any_port(), &extra)?;
-                Ok(Self { udp: relay.udp, process: relay.process, kind })
-            }
-            Kind::Coturn => start_coturn(ctx),
+            Kind::Farcall => start_farcall(ctx, kind, &[]),
+            Kind::Portable => start_farcall(ctx, kind, &args!["--data-plane", "portable"]),
+            Kind::Coturn => start_coturn(ctx, &args!["--no-tls", "--no-dtls"]),
             Kind::Bare(forwarding) => {
                 let args = args![forwarder::WORD, forwarding.name()];
                 let process = ctx.spawn(&cpu::server_host(), "forwarder", "farcall-bench", args)?;
@@ -92,10 +87,66 @@ impl Server {
     }
 }
 
+/// A server of TLS and DTLS as well.
+#[derive(Debug)]
+pub(crate) struct SecureServer {
+    server: Server,
+    /// Where it serves TLS.
+    pub(crate) tls: SocketAddr,
+    /// Where it serves DTLS.
+    pub(crate) dtls: SocketAddr,
+    /// What it shows.
+    pub(crate) certificate: Vec<u8>,
+}
+
+impl SecureServer {
+    /// Starts one, with a certificate of its own.
+    pub(crate) fn start(ctx: &Context, kind: Kind) -> Result<Self> {
+        let made = rcgen::generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
+        std::fs::create_dir_all(ctx.folder())?;
+        let (cert, key) = (ctx.folder().join("cert.pem"), ctx.folder().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem())?;
+        std::fs::write(&key, made.signing_key.serialize_pem())?;
+        let certificate = made.cert.der().to_vec();
+        if kind == Kind::Coturn {
+            // Both of one port.
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+            let extra = args!["--tls-listening-port", port.port().to_string(), "--cert", cert, "--pkey", key];
+            let server = start_coturn(ctx, &extra)?;
+            return Ok(Self { server, tls: port, dtls: port, certificate });
+        }
+        let any = cpu::server_host().any_port();
+        let extra = args!["--tls-listen", &any, "--dtls-listen", &any, "--tls-cert", cert, "--tls-key", key];
+        let relay = farcall(ctx, &extra)?;
+        let tls = relay.tls.context("no TLS")?;
+        let dtls = relay.dtls.context("no DTLS")?;
+        let server = Server { udp: relay.udp, process: relay.process, kind };
+        Ok(Self { server, tls, dtls, certificate })
+    }
+
+    /// CPU time it has used so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        self.server.cpu_time()
+    }
+}
+
+fn farcall(ctx: &Context, extra: &[OsString]) -> Result<Relay> {
+    let host = cpu::server_host();
+    let user = format!("{}:{}", USER.0, USER.1);
+    let mut args = args!["--workers", "1", "--unauthenticated-rate", "0", "--user", user];
+    args.extend_from_slice(extra);
+    Relay::listen(ctx, &host, &host.any_port(), &args)
+}
+
+fn start_farcall(ctx: &Context, kind: Kind, extra: &[OsString]) -> Result<Server> {
+    let relay = farcall(ctx, extra)?;
+    Ok(Server { udp: relay.udp, process: relay.process, kind })
+}
+
 /// coturn cannot pick its port by itself, nor say when it is ready.
-fn start_coturn(ctx: &Context) -> Result<Server> {
+fn start_coturn(ctx: &Context, extra: &[OsString]) -> Result<Server> {
     let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-    let args = args![
+    let mut args = args![
         "-n",
         "--listening-ip",
         "127.0.0.1",
@@ -111,8 +162,6 @@ fn start_coturn(ctx: &Context) -> Result<Server> {
         "farcall.test",
         "--relay-threads",
         "1",
-        "--no-tls",
-        "--no-dtls",
         "--no-cli",
         "--log-file",
         "stdout",
@@ -120,6 +169,7 @@ fn start_coturn(ctx: &Context) -> Result<Server> {
         "--pidfile",
         "/dev/null",
     ];
+    args.extend_from_slice(extra);
     let program = std::env::var_os("COTURN").unwrap_or_else(|| "turnserver".into());
     let process = ctx.launch(&cpu::server_host(), "coturn", program.into(), args)?;
     poll("coturn to answer", Deadline::after(PATIENCE), || answers(free))?;

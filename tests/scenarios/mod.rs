@@ -3,6 +3,7 @@
 //! A scenario proves its claim by what others saw (a relay's counters, a decoded recording, the words that arrived),
 //! never by an exit code alone.
 
+mod beside;
 mod browser;
 mod candidates;
 mod cluster;
@@ -70,6 +71,12 @@ pub static ALL: &[Scenario] = &[
         claim: "a call through the relay, which counts what the peers count",
         needs: &[],
         run: relayed::call,
+    },
+    Scenario {
+        name: "relay-to-relay",
+        claim: "what two clients of one relay say to each other passes the kernel twice, not three times",
+        needs: &[],
+        run: beside::past_the_kernel,
     },
     Scenario {
         name: "wrong-turn-password",

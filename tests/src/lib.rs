@@ -31,6 +31,7 @@ pub mod stack;
 pub mod terminal;
 pub mod tools;
 pub mod translator;
+pub mod turn_client;
 pub mod watcher;
 
 #[path = "../scenarios/mod.rs"]
