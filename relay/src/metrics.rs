@@ -223,10 +223,12 @@ pub enum DropReason {
     ReceiveBufferFull,
     /// One handshake too many at once, or of one source.
     HandshakeLimit,
+    /// An ICMP error about a peer whose client has been told enough of them for now.
+    IcmpRate,
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::Malformed, "malformed"),
         (Self::NotARequest, "not_a_request"),
         (Self::SourcePortZero, "source_port_zero"),
@@ -242,6 +244,7 @@ impl DropReason {
         (Self::SendBufferFull, "send_buffer_full"),
         (Self::ReceiveBufferFull, "receive_buffer_full"),
         (Self::HandshakeLimit, "handshake_limit"),
+        (Self::IcmpRate, "icmp_rate"),
     ];
 }
 

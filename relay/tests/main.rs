@@ -11,6 +11,8 @@ mod discovery;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod icmp;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod mobility;

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use super::{linux, portable};
+use crate::turn::IcmpError;
 
 /// Which system calls carry datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +26,32 @@ impl Plane {
         }
     }
 
-    /// The same for a socket that another process has set up in its own way.
-    pub(super) fn take_over(self, socket: &UdpSocket) {
+    /// Sets the socket of a relay up, about whose peers the network may have something to say.
+    pub(super) fn prepare_relay(self, socket: &UdpSocket) {
+        self.prepare(socket);
         match self {
-            Self::Batched => linux::prepare_socket(socket),
-            Self::Portable => linux::unprepare_socket(socket),
+            Self::Batched => linux::keep_errors(socket, true),
+            Self::Portable => {}
+        }
+    }
+
+    /// The same for one that another process has set up in its own way.
+    pub(super) fn take_over_relay(self, socket: &UdpSocket) {
+        match self {
+            Self::Batched => self.prepare_relay(socket),
+            Self::Portable => {
+                linux::unprepare_socket(socket);
+                linux::keep_errors(socket, false);
+            }
+        }
+    }
+
+    /// The next thing that the network has said about what a relay sent: an ICMP error, or what is none. `None` once there
+    /// is nothing more.
+    pub(super) fn next_error(self, socket: &UdpSocket) -> Option<Option<IcmpError>> {
+        match self {
+            Self::Batched => linux::next_error(socket),
+            Self::Portable => None,
         }
     }
 }

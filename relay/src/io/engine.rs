@@ -143,6 +143,20 @@ impl<R: CryptoRng> Engine<R> {
         }
     }
 
+    /// What the network says about datagrams that a relay sent.
+    pub(super) fn handle_errors(&mut self, allocation: AllocationId) {
+        for _ in 0..ERRORS {
+            let Some(error) = self.relays.next_error(allocation) else { return };
+            let Some(error) = error else { continue };
+            if self.relays.may_tell_error(self.now.instant, allocation) {
+                self.server.handle_icmp(allocation, error);
+                self.act();
+            } else {
+                self.metrics.dropped(DropReason::IcmpRate);
+            }
+        }
+    }
+
     /// A datagram to a relayed address.
     fn handle_peer_bytes(&mut self, allocation: AllocationId, from: PeerAddr, data: &[u8]) {
         match self.routes.to_client(allocation, from) {
@@ -456,5 +470,7 @@ fn after_error(error: &std::io::Error) -> StreamState {
 }
 /// Too few to look for their memory when they are gone.
 const FEW_ALLOCATIONS: usize = 256;
+/// ICMP errors about one relay's datagrams at a turn. The kernel keeps the others.
+const ERRORS: usize = 64;
 /// Parcels of other workers taken at one turn.
 const PARCELS: usize = 32;

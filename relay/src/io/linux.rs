@@ -9,6 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
+mod errors;
+
+pub(super) use errors::{insist, keep_errors, next_error};
+
 use super::batch::Slot;
 use super::outbox::{Group, Outcome, Refusals};
 
@@ -106,8 +110,8 @@ impl SendHeaders {
             && single.from.is_none()
         {
             // The shortest way through the kernel.
-            let sent = socket.send_to(single.bytes(arena), single.to).map(drop);
-            return done(single.outcome(sent));
+            let sent = insist(|| socket.send_to(single.bytes(arena), single.to));
+            return done(single.outcome(sent.map(drop)));
         }
         for (index, group) in groups.iter().enumerate() {
             let segment = (group.count > 1).then_some(group.segment);
@@ -189,10 +193,10 @@ impl SendHeaders {
         // SAFETY: every header of the slice was prepared, so that it points at a name, a vector, and a control buffer of
         // `self`, and the vector at bytes of the arena that the caller borrows until the call is over. The kernel
         // writes to nothing but `msg_len`.
-        let sent = unsafe {
+        let mut send = || unsafe {
             libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr().cast(), length, libc::MSG_DONTWAIT)
         };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        insist(|| usize::try_from(send()).map_err(|_| io::Error::last_os_error()))
     }
 }
 
@@ -347,9 +351,7 @@ impl Control {
     fn read(&self, length: usize, slot: &mut Slot) {
         let mut rest = self.0.get(..length).unwrap_or_default();
         while rest.len() >= CMSG_HEADER {
-            let claimed = usize::from_ne_bytes(field(rest, offset_of!(libc::cmsghdr, cmsg_len)));
-            let level = i32::from_ne_bytes(field(rest, offset_of!(libc::cmsghdr, cmsg_level)));
-            let kind = i32::from_ne_bytes(field(rest, offset_of!(libc::cmsghdr, cmsg_type)));
+            let (claimed, level, kind) = control_header(rest);
             let Some(data) = rest.get(CMSG_HEADER..claimed) else { return };
             match (level, kind) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -406,6 +408,15 @@ impl Control {
 
 fn family(family: i32) -> libc::sa_family_t {
     libc::sa_family_t::try_from(family).unwrap_or_default()
+}
+
+/// How long a control message is, at what level, and of which kind.
+fn control_header(bytes: &[u8]) -> (usize, i32, i32) {
+    (
+        usize::from_ne_bytes(field(bytes, offset_of!(libc::cmsghdr, cmsg_len))),
+        i32::from_ne_bytes(field(bytes, offset_of!(libc::cmsghdr, cmsg_level))),
+        i32::from_ne_bytes(field(bytes, offset_of!(libc::cmsghdr, cmsg_type))),
+    )
 }
 
 /// Zeros where there is less.

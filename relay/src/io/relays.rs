@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 use mio::unix::SourceFd;
@@ -13,13 +13,14 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use super::batch::Plane;
 use super::command::Traffic;
+use super::linux;
 use super::listeners::{Buffers, bind_relay};
 use super::succession::SavedRelay;
 use super::token::Source;
 use crate::auth::User;
 use crate::metrics::Direction;
 use crate::policy::{Limits, Meter, OwnRelays, Quota, Reservation};
-use crate::turn::{AllocationId, PeerAddr, RelayError, RelayedAddr, Restored};
+use crate::turn::{AllocationId, IcmpError, PeerAddr, RelayError, RelayedAddr, Restored};
 
 /// Sockets by allocation, which are small numbers.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ struct Relay {
     /// Given back when the socket closes; what its data is counted with.
     reservation: Reservation,
     traffic: Traffic,
+    /// Until when the ICMP errors are paid for that its client was told.
+    errors_paid_until: Instant,
 }
 
 impl Relays {
@@ -75,8 +78,9 @@ impl Relays {
             let is_taken = error.kind() == io::ErrorKind::AddrInUse;
             if is_taken { RelayError::AddressInUse } else { RelayError::Unavailable }
         })?;
-        self.plane.prepare(&socket);
-        let relay = Relay { socket, at, lost: 0, reservation, traffic: Traffic::default() };
+        self.plane.prepare_relay(&socket);
+        let traffic = Traffic::default();
+        let relay = Relay { socket, at, lost: 0, reservation, traffic, errors_paid_until: now };
         self.insert(id, relay).map_err(|_| RelayError::Unavailable)?;
         Ok(meter)
     }
@@ -99,7 +103,7 @@ impl Relays {
     /// What another process needs to go on with one: it stays open here, too.
     pub(super) fn share(&self, id: AllocationId) -> io::Result<(SavedRelay, UdpSocket)> {
         let relay = self.sockets.get(id.0).and_then(Option::as_ref).ok_or(io::ErrorKind::NotFound)?;
-        let Relay { socket, at: _, lost, reservation: _, traffic } = relay;
+        let Relay { socket, at: _, lost, reservation: _, traffic, errors_paid_until: _ } = relay;
         Ok((SavedRelay { traffic: *traffic, lost: *lost }, socket.try_clone()?))
     }
 
@@ -119,8 +123,8 @@ impl Relays {
         let adopted = self.quota.adopt(now, &user.account, *limits);
         let reservation = adopted.ok_or_else(|| io::Error::other("an allocation without a slot"))?;
         let meter = reservation.meter().clone();
-        self.plane.take_over(&socket);
-        self.insert(*id, Relay { socket, at: *relayed, lost, reservation, traffic })?;
+        self.plane.take_over_relay(&socket);
+        self.insert(*id, Relay { socket, at: *relayed, lost, reservation, traffic, errors_paid_until: now })?;
         Ok(meter)
     }
 
@@ -197,6 +201,22 @@ impl Relays {
         relay.map_or(0, |relay| lost.wrapping_sub(std::mem::replace(&mut relay.lost, lost)))
     }
 
+    /// The next thing that the network has said about what this one sent, see [`Plane::next_error`].
+    pub(super) fn next_error(&self, id: AllocationId) -> Option<Option<IcmpError>> {
+        self.plane.next_error(self.socket(id)?)
+    }
+
+    /// Whether its client may be told of one more ICMP error now. Strangers can make them up by the thousand.
+    pub(super) fn may_tell_error(&mut self, now: Instant, id: AllocationId) -> bool {
+        let Some(relay) = self.sockets.get_mut(id.0).and_then(Option::as_mut) else { return false };
+        let begins = relay.errors_paid_until.max(now);
+        let may_tell = begins < now + ERROR_INTERVAL * ERROR_BURST;
+        if may_tell {
+            relay.errors_paid_until = begins + ERROR_INTERVAL;
+        }
+        may_tell
+    }
+
     pub(super) fn socket(&self, id: AllocationId) -> Option<&UdpSocket> {
         self.sockets.get(id.0)?.as_ref().map(|relay| &relay.socket)
     }
@@ -212,14 +232,19 @@ fn send_whole(socket: &UdpSocket, peer: SocketAddr, data: &[u8]) -> io::Result<(
     if peer.is_ipv4() {
         let before = sockopt::ip_mtu_discover(socket)?;
         sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
-        let sent = socket.send_to(data, peer).map(drop);
+        let sent = linux::insist(|| socket.send_to(data, peer)).map(drop);
         sockopt::set_ip_mtu_discover(socket, before)?;
         sent
     } else {
         let before = sockopt::ipv6_mtu_discover(socket)?;
         sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
-        let sent = socket.send_to(data, peer).map(drop);
+        let sent = linux::insist(|| socket.send_to(data, peer)).map(drop);
         sockopt::set_ipv6_mtu_discover(socket, before)?;
         sent
     }
 }
+
+/// Between ICMP errors that one client is told, once it has been told of so many at a time: those that it tries while it
+/// looks for a way.
+const ERROR_INTERVAL: Duration = Duration::from_millis(100);
+const ERROR_BURST: u32 = 16;

@@ -280,6 +280,11 @@ impl<R: CryptoRng> Worker<R> {
         {
             return self.engine.close_stream(index);
         }
+        if let Source::Relay(allocation) = source
+            && event.is_error()
+        {
+            self.engine.handle_errors(allocation);
+        }
         let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
         if is_readable {
             self.ready.insert(source);
