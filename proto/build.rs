@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "farcall/signaling/v1/signaling.proto",
     "farcall/signaling/v1/admin.proto",
     "farcall/relay/v1/admin.proto",
+    "farcall/peer/v1/transfer.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -91,6 +91,10 @@ pub enum Verb {
     Candidates(Candidates),
     /// Measure the throughput of a data channel; one side sends, the other receives.
     Bench(Bench),
+    /// Send files and folders to somebody who receives.
+    Send(Send),
+    /// Receive what somebody sends.
+    Receive(Receive),
 }
 
 /// Flags of those who join a room.
@@ -98,6 +102,14 @@ pub enum Verb {
 pub struct Joining {
     /// The room key, which both sides must know.
     pub room: String,
+    /// How.
+    #[command(flatten)]
+    pub manner: Manner,
+}
+
+/// How to meet somebody.
+#[derive(Debug, Clone, Args)]
+pub struct Manner {
     /// Who makes the first offer.
     #[arg(long, value_enum, default_value = "auto")]
     pub offer: OfferArg,
@@ -189,6 +201,40 @@ pub struct Bench {
     /// Send this much, such as 64MiB; without it this side receives.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub send: Option<u64>,
+}
+
+/// Flags of `send`.
+#[derive(Debug, Clone, Args)]
+pub struct Send {
+    /// Files, and folders with everything in them.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The room key, which both sides must know.
+    #[arg(long, value_name = "ROOM", env = "FARCALL_PEER_KEY", hide_env_values = true)]
+    pub key: String,
+    /// How to meet.
+    #[command(flatten)]
+    pub manner: Manner,
+}
+
+/// Flags of `receive`.
+#[derive(Debug, Clone, Args)]
+pub struct Receive {
+    /// The room key, which both sides must know.
+    #[arg(long, value_name = "ROOM", env = "FARCALL_PEER_KEY", hide_env_values = true)]
+    pub key: String,
+    /// The folder to receive into; it is made if it is not there.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub to: PathBuf,
+    /// Replace files that are there already. Without this nothing is transferred if there is one.
+    #[arg(long, conflicts_with = "rename")]
+    pub overwrite: bool,
+    /// Give files a number where there is one already.
+    #[arg(long)]
+    pub rename: bool,
+    /// How to meet.
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// A number with one of these units.

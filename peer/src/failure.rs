@@ -23,6 +23,18 @@ pub enum Reason {
     BadUsage,
     /// Another process took this session over, or an operator removed it.
     SessionLost,
+    /// What should be sent is not there, cannot be read, or changed meanwhile.
+    NoInput,
+    /// Something is there already and may not be replaced.
+    Exists,
+    /// A file or folder cannot be written: no space, no permission.
+    CannotWrite,
+    /// What the other side sent is not acceptable: a name, a hash, a protocol.
+    BadData,
+    /// The other side ended it before it was complete.
+    Cancelled,
+    /// The other side does not allow it.
+    Refused,
     /// Anything else.
     Internal,
 }
@@ -36,8 +48,12 @@ impl Reason {
             Self::Unreachable => 69,
             Self::RoomFull => 75,
             Self::IceFailed => 76,
-            Self::BadToken => 77,
-            Self::SessionLost | Self::Internal => 1,
+            Self::BadToken | Self::Refused => 77,
+            Self::BadData => 65,
+            Self::NoInput => 66,
+            Self::Exists => 73,
+            Self::CannotWrite => 74,
+            Self::SessionLost | Self::Cancelled | Self::Internal => 1,
         }
     }
 }

@@ -37,6 +37,8 @@ fn block_on(cli: &Cli, reporter: &Reporter) -> Result<(), Failure> {
         match &cli.verb {
             Verb::Call(call) => verbs::call::run(&cli.common, call, reporter).await,
             Verb::Candidates(candidates) => verbs::candidates::run(&cli.common, candidates, reporter).await,
+            Verb::Send(send) => verbs::send::run(&cli.common, send, reporter).await,
+            Verb::Receive(receive) => verbs::receive::run(&cli.common, receive, reporter).await,
             Verb::Bench(bench) => verbs::bench::run(&cli.common, bench, reporter).await,
         }
     });

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
+use crate::channel;
 use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
@@ -83,6 +84,7 @@ pub struct Peer {
     outgoing: mpsc::Sender<Message>,
     tones: mpsc::Sender<Tones>,
     data: mpsc::Receiver<Bytes>,
+    connections: Connections,
     events: mpsc::Receiver<Event>,
     task: JoinHandle<Result<(), Failure>>,
 }
@@ -97,6 +99,7 @@ impl Peer {
         let (tones, wanted_tones) = mpsc::channel(MESSAGES);
         let (text_sender, texts) = mpsc::channel(MESSAGES);
         let (data_sender, data) = mpsc::channel(MESSAGES);
+        let (connection_sender, connections) = watch::channel(None);
         let (event_sender, events) = mpsc::channel(EVENTS);
         let (happening_sender, happenings) = mpsc::unbounded_channel();
         let instance = format!("{:016x}", rand::random::<u64>());
@@ -143,12 +146,13 @@ impl Peer {
             commands: command_queue,
             texts,
             happenings,
+            connections: connection_sender,
             events: event_sender,
             stats: config.stats.map(|interval| interval.max(SHORTEST_STATS)),
             stats_due: None,
         };
         let task = tokio::spawn(agent.run());
-        Ok(Self { commands, outgoing, tones, data, events, task })
+        Ok(Self { commands, outgoing, tones, data, connections: Connections(connections), events, task })
     }
 
     /// The next thing that happened; nothing after the end.
@@ -164,6 +168,12 @@ impl Peer {
     /// Events and application data, for those who wait for both.
     pub(crate) fn sources(&mut self) -> (&mut mpsc::Receiver<Event>, &mut mpsc::Receiver<Bytes>) {
         (&mut self.events, &mut self.data)
+    }
+
+    /// Where each connection appears when it is established.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Where to put what is to be sent. It waits there until a channel is open and has room.
@@ -190,6 +200,23 @@ impl Peer {
     }
 }
 
+/// The connections of a peer, one after the other: another one follows when the first is lost, or when the other
+/// side comes back. Whoever is slow sees the latest alone.
+#[derive(Debug, Clone)]
+pub struct Connections(watch::Receiver<Option<channel::Connection>>);
+
+impl Connections {
+    /// The next connection, when it is established; nothing after the end of the peer.
+    pub async fn next(&mut self) -> Option<channel::Connection> {
+        loop {
+            self.0.changed().await.ok()?;
+            if let Some(connection) = self.0.borrow_and_update().clone() {
+                return Some(connection);
+            }
+        }
+    }
+}
+
 /// Does what the session core wants.
 struct Agent {
     session: Session,
@@ -203,6 +230,7 @@ struct Agent {
     commands: mpsc::UnboundedReceiver<Command>,
     texts: mpsc::Receiver<String>,
     happenings: mpsc::UnboundedReceiver<(LinkId, Happening)>,
+    connections: watch::Sender<Option<channel::Connection>>,
     events: mpsc::Sender<Event>,
     stats: Option<Duration>,
     /// When to tell them next.
@@ -288,6 +316,9 @@ impl Agent {
             Happening::Tell(event) => self.tell(event).await,
             Happening::Ice(state) => self.tell(Event::Ice { state }).await,
             Happening::ChannelOpen { label } => {
+                if let Some(connection) = self.connection_of(link) {
+                    self.connections.send_replace(Some(connection.face()));
+                }
                 let elapsed_ms = elapsed();
                 self.tell(Event::ChannelOpen { label, elapsed_ms }).await;
             }
@@ -393,6 +424,7 @@ impl Agent {
     /// Closes the connection, if there is one, and tells what it carried.
     async fn close(&mut self) {
         let Some(connection) = self.connection.take() else { return };
+        self.connections.send_replace(None);
         self.turn = connection.turn().outcomes_so_far();
         let was_up = connection.was_up();
         let stats = connection.close().await;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 
 mod service;
+mod verbs;
 
 use std::path::Path;
 use std::process::Stdio;
@@ -305,6 +306,11 @@ impl Peer {
     fn terminate(&self) {
         let id = self.process.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Without a chance to say anything.
+    async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
     }
 
     async fn exit_code(&mut self) -> i32 {

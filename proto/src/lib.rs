@@ -26,6 +26,25 @@ pub mod signaling {
     }
 }
 
+/// What two peers say to each other, generated from `proto/farcall/peer/v1/`.
+pub mod peer {
+    /// Package `farcall.peer.v1`.
+    #[allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::pedantic,
+        clippy::all,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("farcall.peer.v1");
+    }
+}
+
 /// What the operator of a relay can see and do, generated from `proto/farcall/relay/v1/admin.proto`.
 pub mod relay {
     /// Package `farcall.relay.v1`.
@@ -66,7 +85,8 @@ mod tests {
                 "google/protobuf/timestamp.proto",
                 "farcall/signaling/v1/signaling.proto",
                 "farcall/signaling/v1/admin.proto",
-                "farcall/relay/v1/admin.proto"
+                "farcall/relay/v1/admin.proto",
+                "farcall/peer/v1/transfer.proto"
             ]
         );
         let services: Vec<(&str, Vec<&str>)> = set

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use webrtc::data_channel::DataChannel;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState, RTCPeerConnectionIceEvent,
@@ -20,6 +21,7 @@ pub(super) struct Handler {
     pub(super) link: LinkId,
     pub(super) happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     pub(super) tracks: mpsc::UnboundedSender<Arc<dyn TrackRemote>>,
+    pub(super) channels: mpsc::UnboundedSender<Arc<dyn DataChannel>>,
     pub(super) watch: Arc<TurnWatch>,
 }
 
@@ -64,6 +66,10 @@ impl PeerConnectionEventHandler for Handler {
         } else if state == RTCPeerConnectionState::Failed {
             self.pass_on(Happening::Link(LinkEvent::Failed));
         }
+    }
+
+    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        let _ = self.channels.send(channel);
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {

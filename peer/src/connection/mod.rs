@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use farcall_proto::safety_words::safety_words;
 use rtc::peer_connection::configuration::RTCOfferOptions;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use webrtc::error::Result;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector};
@@ -79,6 +79,9 @@ pub(crate) enum Happening {
 pub(crate) struct Connection {
     link: LinkId,
     engine: Arc<dyn PeerConnection>,
+    /// The same for whoever uses it.
+    face: crate::channel::Connection,
+    over: watch::Sender<bool>,
     watch: Arc<TurnWatch>,
     announced: Arc<Announced>,
     tones: Arc<Agreed>,
@@ -101,6 +104,8 @@ impl Connection {
         let announced = Arc::<Announced>::default();
         let key_frame_wanted = Arc::new(Notify::new());
         let (tracks, remote_tracks) = mpsc::unbounded_channel();
+        let (channels, incoming) = mpsc::unbounded_channel();
+        let (over, is_over) = watch::channel(false);
         let happenings = config.happenings.clone();
         let engine = engine::build(Parts {
             servers,
@@ -111,6 +116,7 @@ impl Connection {
                 link,
                 happenings: happenings.clone(),
                 tracks,
+                channels,
                 watch: Arc::clone(&watch),
             }),
             intake: Intake::new(Arc::clone(&key_frame_wanted), Arc::clone(&announced)),
@@ -151,6 +157,8 @@ impl Connection {
         );
         Ok(Self {
             link,
+            face: crate::channel::Connection::new(Arc::clone(&engine), incoming, is_over),
+            over,
             engine,
             watch,
             announced,
@@ -162,6 +170,11 @@ impl Connection {
             up_since: None,
             path: None,
         })
+    }
+
+    /// For whoever uses it.
+    pub(crate) fn face(&self) -> crate::channel::Connection {
+        self.face.clone()
     }
 
     pub(crate) fn link(&self) -> LinkId {
@@ -300,6 +313,7 @@ impl Connection {
 
     /// Closes in order: nothing is sent any more, the numbers are taken, the engine ends, what came is written out.
     pub(crate) async fn close(mut self) -> StatsReport {
+        let _ = self.over.send(true);
         let mut frames_sent = [0; 2];
         for (frames, sender) in frames_sent.iter_mut().zip(self.senders.drain(..)) {
             *frames = sender.stop().await;

@@ -115,6 +115,48 @@ pub enum Event {
         /// With this many frames.
         frames: u64,
     },
+    /// It is known what will be transferred.
+    TransferBegun {
+        /// Which way.
+        direction: Direction,
+        /// So many files.
+        files: u64,
+        /// With so many bytes altogether.
+        bytes: u64,
+    },
+    /// How far a transfer is; a few times a second while it moves.
+    Progress {
+        /// Bytes that were carried, or need not be.
+        bytes: u64,
+        /// Of so many.
+        total: u64,
+    },
+    /// A file is complete and in its place.
+    File {
+        /// Which way.
+        direction: Direction,
+        /// Where it is, below the receiver's folder.
+        path: String,
+        /// Its length.
+        bytes: u64,
+        /// The hash of its content, as `b3sum` prints it.
+        blake3: String,
+    },
+    /// A transfer is complete.
+    Transferred {
+        /// Which way.
+        direction: Direction,
+        /// So many files.
+        files: u64,
+        /// With so many bytes altogether.
+        bytes: u64,
+        /// Bytes of files that this process carried.
+        carried_bytes: u64,
+        /// Bytes that had arrived before, and were not sent again.
+        resumed_bytes: u64,
+        /// Since the first list.
+        elapsed_ms: f64,
+    },
     /// A throughput measurement is done.
     Bench {
         /// Bytes carried.

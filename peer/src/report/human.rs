@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::event::{
-    CandidateReport, Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats,
+    CandidateReport, Direction, Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats,
 };
 
 /// A line for people, or nothing where they need not know.
@@ -51,6 +51,21 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Recorded { kind, path, frames } => {
             format!("Recorded {frames} {} frames to {path}", kind.text())
         }
+        Event::TransferBegun { direction, files, bytes } => {
+            let verb = if *direction == Direction::Sent { "Sending" } else { "Receiving" };
+            format!("{verb} {files} files, {:.1} MB", *bytes as f64 / 1e6)
+        }
+        Event::Progress { .. } => return None,
+        Event::File { direction, path, bytes, .. } => {
+            let verb = if *direction == Direction::Sent { "Sent" } else { "Received" };
+            format!("{verb} {}, {bytes} bytes", printable(path))
+        }
+        Event::Transferred { files, bytes, carried_bytes, resumed_bytes, elapsed_ms, .. } => format!(
+            "Complete: {files} files, {:.1} MB, of which {:.1} MB were there before; {:.1} MB/s",
+            *bytes as f64 / 1e6,
+            *resumed_bytes as f64 / 1e6,
+            *carried_bytes as f64 / 1e3 / elapsed_ms.max(1e-3),
+        ),
         Event::Bench { bytes, elapsed_ms, megabytes_per_second, cpu_seconds } => format!(
             "{:.1} MB in {:.2} s: {megabytes_per_second:.1} MB/s, {:.2} CPU seconds per GiB",
             *bytes as f64 / 1e6,

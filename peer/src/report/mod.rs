@@ -3,10 +3,11 @@
 mod event;
 mod human;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::clock;
@@ -30,8 +31,8 @@ pub enum Format {
 pub struct Reporter {
     format: Format,
     started: Instant,
-    /// Lines of several tasks must not mix.
-    writing: Arc<Mutex<()>>,
+    /// Lines of several tasks must not mix, with one another and with a progress bar.
+    writing: Arc<Mutex<Option<ProgressBar>>>,
 }
 
 impl Reporter {
@@ -43,11 +44,45 @@ impl Reporter {
 
     /// Writes one event. A reader that went away is no reason to end a call: errors are ignored.
     pub fn event(&self, event: &Event) {
-        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = match self.format {
+        let bar = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || match self.format {
             Format::Json => self.json(clock::now(), event),
             Format::Human => write_human(event),
         };
+        let _ = match &*bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        };
+    }
+
+    /// Shows how far something is, where people look at a terminal.
+    pub(crate) fn progress(&self, bytes: u64, total: u64) {
+        if self.format == Format::Json || !io::stderr().is_terminal() {
+            return;
+        }
+        let mut bar = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bar.get_or_insert_with(|| {
+            let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            let bar = ProgressBar::new(total);
+            match ProgressStyle::with_template(template) {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        bar.set_length(total);
+        bar.set_position(bytes);
+    }
+
+    /// Takes the progress away.
+    pub(crate) fn no_progress(&self) {
+        if let Some(bar) = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Whether people read it.
+    pub(crate) fn is_human(&self) -> bool {
+        self.format == Format::Human
     }
 
     fn json(&self, now: Instant, event: &Event) -> io::Result<()> {

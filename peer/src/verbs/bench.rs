@@ -17,7 +17,8 @@ use crate::report::{Event, Reporter, milliseconds};
 /// Runs until it is measured, somebody interrupts, or it fails.
 pub async fn run(common: &Common, bench: &cli::Bench, reporter: &Reporter) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
-    let mut peer = Peer::start(Config { media: false, ..config(common, &bench.joining) })?;
+    let mut peer =
+        Peer::start(Config { media: false, ..config(common, &bench.joining.room, &bench.joining.manner) })?;
     let outgoing = peer.outgoing();
     let sending = bench.send.map(|bytes| {
         tokio::spawn(async move {

@@ -3,12 +3,16 @@
 pub mod bench;
 pub mod call;
 pub mod candidates;
+mod files;
+pub mod receive;
+pub mod send;
+mod session;
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::{Common, Joining};
+use crate::cli::{Common, Manner};
 use crate::failure::{Failure, Reason};
 use crate::peer::Config;
 
@@ -35,16 +39,16 @@ impl Interrupts {
     }
 }
 
-fn config(common: &Common, joining: &Joining) -> Config {
+fn config(common: &Common, room: &str, manner: &Manner) -> Config {
     Config {
         token: common.token.clone(),
         ca: common.ca.clone(),
-        display_name: joining.name.clone(),
-        offer: joining.offer.into(),
+        display_name: manner.name.clone(),
+        offer: manner.offer.into(),
         policy: common.policy(),
         bind: common.bind.clone(),
-        stats: joining.stats,
-        connect_timeout: joining.connect_timeout,
-        ..Config::new(&common.signaling, &joining.room)
+        stats: manner.stats,
+        connect_timeout: manner.connect_timeout,
+        ..Config::new(&common.signaling, room)
     }
 }

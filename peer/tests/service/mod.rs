@@ -58,6 +58,20 @@ impl Service {
         }
     }
 
+    /// Whoever has no stream any more has left, as after the end of a lease.
+    pub(crate) fn remove_the_absent(&self) {
+        let mut state = self.rooms.state();
+        let absent = |session: &Session| session.stream.as_ref().is_none_or(mpsc::UnboundedSender::is_closed);
+        let gone: Vec<String> =
+            state.sessions.iter().filter(|(_, session)| absent(session)).map(|(id, _)| id.clone()).collect();
+        for id in gone {
+            let Some(session) = state.sessions.remove(&id) else { continue };
+            let mut participant = session.participant;
+            participant.set_state(proto::ParticipantState::Left);
+            state.tell_others(&session.room, &participant, proto::LeaveReason::LeaseExpired);
+        }
+    }
+
     /// What a restart does to a server that keeps everything in memory.
     pub(crate) fn forget_everything(&self) {
         self.rooms.state().sessions.clear();

@@ -1,0 +1,49 @@
+//! `receive`: what somebody sends, over as many connections as it takes.
+
+use super::files::{Outcome, Tally, converse};
+use super::{config, session};
+use crate::channel::{Channel, Connection};
+use crate::cli::{self, Common};
+use crate::failure::{Failure, Reason};
+use crate::peer::{Config, Peer};
+use crate::report::{Direction, Event, Reporter};
+use crate::transfer::{Collision, Incoming, PROTOCOL};
+
+/// Runs until everything is there, somebody interrupts, or it fails.
+pub async fn run(common: &Common, receive: &cli::Receive, reporter: &Reporter) -> Result<(), Failure> {
+    let collision = match (receive.overwrite, receive.rename) {
+        (true, _) => Collision::Replace,
+        (false, true) => Collision::Rename,
+        (false, false) => Collision::Refuse,
+    };
+    let peer = Peer::start(Config { media: false, ..config(common, &receive.key, &receive.manner) })?;
+    let mut connections = peer.connections();
+    let work = async {
+        let mut tally = Tally::new(reporter, Direction::Received);
+        while let Some(connection) = connections.next().await {
+            let Some(channel) = accept(&connection, reporter).await else { continue };
+            // What is left of an earlier one is read from the disk, as after a kill.
+            let mut incoming = Incoming::new(&receive.to, collision);
+            if converse(&channel, &mut incoming, &mut tally).await? == Outcome::Complete {
+                return Ok(());
+            }
+        }
+        // The peer has ended, and says why.
+        std::future::pending().await
+    };
+    let done = session::run(peer, reporter, work).await?;
+    done.ok_or_else(|| Failure::new(Reason::Cancelled, "it ended before everything was there"))
+}
+
+/// The next channel for a transfer. Others are none of our business, and their openers should know.
+async fn accept(connection: &Connection, reporter: &Reporter) -> Option<Channel> {
+    loop {
+        let channel = connection.accept().await?;
+        if channel.protocol() == PROTOCOL {
+            return Some(channel);
+        }
+        let message = format!("the other side wants {:?}, and this side receives files", channel.protocol());
+        reporter.event(&Event::Warning { message });
+        channel.close().await;
+    }
+}

@@ -1,0 +1,3 @@
+//! The verbs that carry something between two processes.
+
+mod files;
