@@ -18,6 +18,7 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, ServiceExt};
 
 use crate::backplane::Backplane;
+use crate::live::Live;
 use crate::service::{self, Context};
 use crate::traces::Traces;
 use crate::web::{self, Page};
@@ -28,7 +29,7 @@ pub(crate) struct Dispatch {
     /// Translates gRPC-Web and answers 400 to anything over HTTP/1.1 that is none: nothing else may come here.
     grpc: GrpcWebService<Routes>,
     page: Page,
-    origins: Arc<web::Origins>,
+    origins: Arc<Live<web::Origins>>,
     traces: Traces,
 }
 
@@ -59,7 +60,7 @@ impl Dispatch {
         let dispatch = Self {
             grpc: GrpcWebLayer::new().layer(grpc),
             page: Page::new(web.dir.as_deref())?,
-            origins: Arc::new(web.origins),
+            origins: web.origins,
             traces,
         };
         Ok((dispatch, health))
@@ -74,7 +75,7 @@ impl Service<Request<Incoming>> for Dispatch {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let cors = this.origins.judge(request.method(), request.headers());
+            let cors = this.origins.get().judge(request.method(), request.headers());
             if let Some(answer) = cors.preflight() {
                 return Ok(answer);
             }

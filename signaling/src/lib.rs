@@ -17,6 +17,7 @@ pub mod config;
 pub mod credentials;
 pub mod drain;
 pub mod limits;
+pub mod live;
 pub mod metrics;
 pub mod room;
 pub mod server;

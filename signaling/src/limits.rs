@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use ipnet::IpNet;
 
+use crate::live::Live;
 use crate::room::Timestamp;
 
 /// How much of each.
@@ -25,6 +26,10 @@ pub struct Quotas {
     pub streams_per_address: u32,
     /// Streams of one identity at once, unless its token says otherwise.
     pub streams_per_identity: u32,
+    /// Rooms that one address is in at once.
+    pub rooms_per_address: u32,
+    /// Rooms that one identity is in at once, unless its token says otherwise.
+    pub rooms_per_identity: u32,
     /// Joins of one address, a minute.
     pub joins_per_address: u32,
     /// Joins of one identity, a minute.
@@ -48,6 +53,8 @@ pub enum Quota {
     ConnectionsPerAddress,
     StreamsPerAddress,
     StreamsPerIdentity,
+    RoomsPerAddress,
+    RoomsPerIdentity,
     JoinsPerAddress,
     JoinsPerIdentity,
     JoinsPerRoom,
@@ -59,10 +66,12 @@ pub enum Quota {
 
 impl Quota {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ConnectionsPerAddress,
         Self::StreamsPerAddress,
         Self::StreamsPerIdentity,
+        Self::RoomsPerAddress,
+        Self::RoomsPerIdentity,
         Self::JoinsPerAddress,
         Self::JoinsPerIdentity,
         Self::JoinsPerRoom,
@@ -79,6 +88,8 @@ impl Quota {
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::StreamsPerAddress => "streams_per_address",
             Self::StreamsPerIdentity => "streams_per_identity",
+            Self::RoomsPerAddress => "rooms_per_address",
+            Self::RoomsPerIdentity => "rooms_per_identity",
             Self::JoinsPerAddress => "joins_per_address",
             Self::JoinsPerIdentity => "joins_per_identity",
             Self::JoinsPerRoom => "joins_per_room",
@@ -159,7 +170,7 @@ fn parse(text: &str) -> Option<IpAddr> {
 /// What everybody has taken so far.
 #[derive(Debug)]
 pub struct Limits {
-    quotas: Quotas,
+    quotas: Live<Quotas>,
     connections: Counts,
     streams: Counts,
     rates: Rates,
@@ -170,17 +181,22 @@ impl Limits {
     #[must_use]
     pub fn new(quotas: Quotas) -> Self {
         Self {
-            quotas,
+            quotas: Live::new(quotas),
             connections: Counts::default(),
             streams: Counts::default(),
             rates: Rates::new(MAX_TRACKED),
         }
     }
 
+    /// Others from now on. What somebody has beyond them is not taken away.
+    pub fn change(&self, quotas: Quotas) {
+        self.quotas.set(quotas);
+    }
+
     /// One more connection, until the permit is dropped.
     pub fn connect(&self, client: ClientAddr) -> Result<Permit, Excess> {
         let Some(key) = client.key() else { return Ok(Permit::default()) };
-        let limit = self.quotas.connections_per_address;
+        let limit = self.quotas.get().connections_per_address;
         self.connections.enter(self.rates.hash(key), limit, Quota::ConnectionsPerAddress)
     }
 
@@ -194,24 +210,29 @@ impl Limits {
         identity_limit: Option<u32>,
         room: &str,
     ) -> Result<Permit, Excess> {
-        let quotas = &self.quotas;
+        let quotas = &self.quotas.get();
         let mut permit = Permit::default();
         let address = client.key().map(|key| self.rates.hash(key));
         let identity = (!identity.is_empty()).then(|| self.rates.hash(identity));
+        let in_room = self.rates.hash(room);
         if let Some(address) = address {
             let rate = Rate::per_minute(quotas.joins_per_address);
             self.rates.take(now, Quota::JoinsPerAddress, address, 1, rate)?;
             permit.add(self.streams.enter(address, quotas.streams_per_address, Quota::StreamsPerAddress)?);
+            let limit = quotas.rooms_per_address;
+            permit.add(self.streams.enter_room(address, in_room, limit, Quota::RoomsPerAddress)?);
         }
         if let Some(identity) = identity {
             let rate = Rate::per_minute(quotas.joins_per_identity);
             self.rates.take(now, Quota::JoinsPerIdentity, identity, 1, rate)?;
             let limit = identity_limit.unwrap_or(quotas.streams_per_identity);
             permit.add(self.streams.enter(identity, limit, Quota::StreamsPerIdentity)?);
+            let limit = identity_limit.unwrap_or(quotas.rooms_per_identity);
+            permit.add(self.streams.enter_room(identity, in_room, limit, Quota::RoomsPerIdentity)?);
         }
         if address.is_some() {
             let rate = Rate::per_minute(quotas.joins_per_room);
-            self.rates.take(now, Quota::JoinsPerRoom, self.rates.hash(room), 1, rate)?;
+            self.rates.take(now, Quota::JoinsPerRoom, in_room, 1, rate)?;
         }
         Ok(permit)
     }
@@ -227,7 +248,7 @@ impl Limits {
     ) -> Result<(), Excess> {
         let Some(address) = client.key() else { return Ok(()) };
         let (address, session) = (self.rates.hash(address), self.rates.hash(session));
-        let quotas = &self.quotas;
+        let quotas = &self.quotas.get();
         for (quota, key, amount, per_second) in [
             (Quota::FramesPerAddress, address, frames.max(1), quotas.frames_per_address),
             (Quota::BytesPerAddress, address, bytes, quotas.bytes_per_address),
@@ -242,27 +263,61 @@ impl Limits {
 
 /// How many of something each has. Bounded by how many there may be in all.
 #[derive(Debug, Clone, Default)]
-struct Counts(Arc<Mutex<HashMap<(Quota, u64), u32>>>);
+struct Counts(Arc<Mutex<HashMap<Counted, u32>>>);
+
+/// What is counted: streams and rooms of somebody, and the streams in one of somebody's rooms.
+type Counted = (Quota, u64, Option<u64>);
 
 impl Counts {
     fn enter(&self, key: u64, limit: u32, quota: Quota) -> Result<Permit, Excess> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry((quota, key)).or_default();
-        if *count >= limit {
-            let excess = Excess { quota, retry_after: COME_BACK };
-            if *count == 0 {
-                counts.remove(&(quota, key));
-            }
-            return Err(excess);
-        }
-        *count += 1;
-        Ok(Permit(vec![(self.clone(), (quota, key))]))
+        one_more(&mut counts, (quota, key, None), limit)?;
+        Ok(Permit(vec![(self.clone(), (quota, key, None))]))
     }
+
+    /// A room counts once, however many of its streams are the same one's.
+    fn enter_room(&self, key: u64, room: u64, limit: u32, quota: Quota) -> Result<Permit, Excess> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_room = (quota, key, Some(room));
+        if !counts.contains_key(&in_room) {
+            one_more(&mut counts, (quota, key, None), limit)?;
+        }
+        one_more(&mut counts, in_room, u32::MAX)?;
+        Ok(Permit(vec![(self.clone(), in_room)]))
+    }
+
+    fn leave(&self, counted: Counted) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (quota, key, room) = counted;
+        if one_less(&mut counts, counted) == 0 && room.is_some() {
+            one_less(&mut counts, (quota, key, None));
+        }
+    }
+}
+
+fn one_more(counts: &mut HashMap<Counted, u32>, counted: Counted, limit: u32) -> Result<(), Excess> {
+    let count = counts.get(&counted).copied().unwrap_or_default();
+    if count >= limit {
+        return Err(Excess { quota: counted.0, retry_after: COME_BACK });
+    }
+    counts.insert(counted, count + 1);
+    Ok(())
+}
+
+/// How many are left.
+fn one_less(counts: &mut HashMap<Counted, u32>, counted: Counted) -> u32 {
+    let left = counts.get(&counted).copied().unwrap_or_default().saturating_sub(1);
+    if left == 0 {
+        counts.remove(&counted);
+    } else {
+        counts.insert(counted, left);
+    }
+    left
 }
 
 /// What is given back when it is dropped.
 #[derive(Debug, Default)]
-pub struct Permit(Vec<(Counts, (Quota, u64))>);
+pub struct Permit(Vec<(Counts, Counted)>);
 
 impl Permit {
     fn add(&mut self, mut other: Self) {
@@ -272,14 +327,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for (counts, key) in self.0.drain(..) {
-            let mut counts = counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = counts.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&key);
-                }
-            }
+        for (counts, counted) in self.0.drain(..) {
+            counts.leave(counted);
         }
     }
 }
@@ -379,6 +428,8 @@ mod tests {
         connections_per_address: 2,
         streams_per_address: 2,
         streams_per_identity: 1,
+        rooms_per_address: 4,
+        rooms_per_identity: 9,
         joins_per_address: 6,
         joins_per_identity: 5,
         joins_per_room: 4,
@@ -437,6 +488,23 @@ mod tests {
             join(0, &format!("198.51.100.{last}"), "busy").unwrap();
         }
         assert_eq!(join(0, "198.51.100.9", "busy").unwrap_err().quota, Quota::JoinsPerRoom);
+    }
+
+    #[test]
+    fn one_address_is_in_so_many_rooms_and_a_room_counts_once() {
+        let limits = Limits::new(Quotas { streams_per_address: 99, rooms_per_address: 2, ..QUOTAS });
+        let join = |room| limits.join(at(0), client("192.0.2.1"), "", None, room);
+        let (red, red_again, blue) = (join("red").unwrap(), join("red").unwrap(), join("blue").unwrap());
+        assert_eq!(join("green").unwrap_err().quota, Quota::RoomsPerAddress);
+        drop(red);
+        assert!(join("green").is_err(), "it is still in the red one");
+        drop(red_again);
+        let green = join("green").unwrap();
+        limits.change(Quotas { rooms_per_address: 1, ..QUOTAS });
+        assert!(limits.join(at(60), client("192.0.2.1"), "", None, "white").is_err());
+        drop((blue, green));
+        limits.join(at(60), client("192.0.2.1"), "", None, "white").unwrap();
+        assert!(limits.streams.0.lock().unwrap().is_empty(), "what was given back is forgotten");
     }
 
     #[test]

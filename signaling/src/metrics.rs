@@ -19,6 +19,8 @@ pub struct Metrics {
     pub backplane_reached: Gauge,
     /// Connections that never came as far as HTTP.
     pub handshakes_failed: Counter,
+    /// Connections that were ended for frames that ask for nothing.
+    pub floods_ended: Counter,
     /// TLS handshakes that went well.
     pub tls_handshakes: Counter,
     /// Times that certificates and keys were read anew.
@@ -78,8 +80,10 @@ impl Metrics {
         page.gauge("backplane_reached", help, self.backplane_reached.value());
         let help = "Connections that never came as far as HTTP.";
         page.counter("handshakes_failed", help, &self.handshakes_failed);
+        let help = "Connections ended for sending too many frames that ask for nothing.";
+        page.counter("floods_ended", help, &self.floods_ended);
         page.counter("tls_handshakes", "TLS handshakes that went well.", &self.tls_handshakes);
-        page.counter("reloads", "Times that certificates and keys were read anew.", &self.reloads);
+        page.counter("reloads", "Times that the configuration was read anew.", &self.reloads);
         page.counter("reloads_failed", "Times that they could not be read.", &self.reloads_failed);
         page.gauge("streams", "Open streams.", self.streams.value());
         if let Some(Occupancy { rooms, sessions }) = occupancy {

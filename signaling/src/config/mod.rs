@@ -5,6 +5,7 @@
 mod parse;
 mod raw;
 mod token;
+mod written;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,10 +20,12 @@ use farcall_proto::limits::{
 pub use parse::Mistake;
 pub use raw::{Command, CommandLine, Raw, Text};
 pub use token::TokenArgs;
+pub use written::{Change, Written};
 
 use crate::backplane::{Bounds, redis};
 use crate::credentials::{IceServers, JoinTokens, Turn};
 use crate::limits::Quotas;
+use crate::live::Live;
 use crate::room::Limits;
 use crate::server::{Cleartext, ConnectionLimits, Entry};
 use crate::service::{Settings, admin};
@@ -58,6 +61,8 @@ pub struct Config {
     pub log: Log,
     /// Where traces go, if anywhere.
     pub traces: Option<traces::Config>,
+    /// What all of this was read from.
+    pub written: Written,
 }
 
 /// Where the sessions are.
@@ -94,7 +99,9 @@ impl Config {
             Some(path) => read(path).map_err(|mistake| Mistakes(vec![mistake]))?,
             None => Raw::default(),
         };
-        Self::try_from(over.or(below))
+        let all = over.clone().or(below);
+        let written = Written { over, file: file.map(Into::into), said: all.said() };
+        Ok(Self { written, ..Self::try_from(all)? })
     }
 }
 
@@ -125,7 +132,7 @@ impl Config {
             "metrics-listen: everybody who reaches it may read it",
         );
         warn(
-            self.settings.ice.turn.is_none(),
+            self.settings.ice.get().turn.is_none(),
             "turn: without one, some participants will not reach each other",
         );
         warnings
@@ -187,10 +194,10 @@ impl TryFrom<Raw> for Config {
         });
         let admin = admin::Config {
             listen: read.address("admin-listen", raw.admin_listen),
-            tokens: JoinTokens::new(read.tokens("admin-token", raw.admin_token)),
+            tokens: Arc::new(Live::new(JoinTokens::new(read.tokens("admin-token", raw.admin_token)))),
         };
         let is_elsewhere = admin.listen.is_some_and(|address| !address.ip().is_loopback());
-        if is_elsewhere && admin.tokens.is_open() && !tokens.has_keys() {
+        if is_elsewhere && admin.tokens.get().is_open() && !tokens.has_keys() {
             read.mistake("admin-listen", "needs admin-token or token-key where it is not loopback");
         }
         let quotas = Quotas {
@@ -201,6 +208,8 @@ impl TryFrom<Raw> for Config {
             ),
             streams_per_address: read.quota("max-streams-per-address", raw.max_streams_per_address, 256),
             streams_per_identity: read.quota("max-streams-per-identity", raw.max_streams_per_identity, 16),
+            rooms_per_address: read.quota("max-rooms-per-address", raw.max_rooms_per_address, 64),
+            rooms_per_identity: read.quota("max-rooms-per-identity", raw.max_rooms_per_identity, 16),
             joins_per_address: read.quota(
                 "joins-per-minute-per-address",
                 raw.joins_per_minute_per_address,
@@ -240,7 +249,7 @@ impl TryFrom<Raw> for Config {
                 limits,
                 heartbeat_interval,
                 keep_alive: KEEP_ALIVE,
-                ice: IceServers { stun, turn },
+                ice: Arc::new(Live::new(IceServers { stun, turn })),
                 quotas,
                 tokens: Arc::new(tokens),
             },
@@ -264,11 +273,12 @@ impl TryFrom<Raw> for Config {
             admin,
             web: web::Config {
                 dir: read.folder("web-dir", raw.web_dir),
-                origins: read.origins("cors-origin", raw.cors_origin),
+                origins: Arc::new(Live::new(read.origins("cors-origin", raw.cors_origin))),
             },
             drain_grace: read.duration("drain-grace", raw.drain_grace, Duration::from_secs(5)),
             log: Log { filter: read.log_filter(raw.log), format: read.log_format(raw.log_format) },
             traces: read.traces(raw.otlp_endpoint, raw.otlp_share),
+            written: Written::default(),
         };
         read.done(config)
     }

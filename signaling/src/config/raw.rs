@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::TokenArgs;
 
@@ -40,7 +40,7 @@ pub enum Command {
 }
 
 /// Every setting, as in the table of the README.
-#[derive(Debug, Default, Args, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Raw {
     /// Address that gRPC is served on [default: 127.0.0.1:8080].
@@ -246,6 +246,12 @@ pub struct Raw {
         hide_env_values = true
     )]
     pub(super) max_streams_per_identity: Option<Text>,
+    /// Rooms that one address is in at once [default: 64].
+    #[arg(long, env = "FARCALL_SIGNALING_MAX_ROOMS_PER_ADDRESS", value_name = "N", hide_env_values = true)]
+    pub(super) max_rooms_per_address: Option<Text>,
+    /// Rooms that one identity is in at once, unless its token says otherwise [default: 16].
+    #[arg(long, env = "FARCALL_SIGNALING_MAX_ROOMS_PER_IDENTITY", value_name = "N", hide_env_values = true)]
+    pub(super) max_rooms_per_identity: Option<Text>,
     /// Joins of one address a minute, and that many at once [default: 240].
     #[arg(
         long,
@@ -375,6 +381,8 @@ impl Raw {
                 .or(below.max_connections_per_address),
             max_streams_per_address: self.max_streams_per_address.or(below.max_streams_per_address),
             max_streams_per_identity: self.max_streams_per_identity.or(below.max_streams_per_identity),
+            max_rooms_per_address: self.max_rooms_per_address.or(below.max_rooms_per_address),
+            max_rooms_per_identity: self.max_rooms_per_identity.or(below.max_rooms_per_identity),
             joins_per_minute_per_address: self
                 .joins_per_minute_per_address
                 .or(below.joins_per_minute_per_address),
@@ -428,6 +436,12 @@ impl From<toml::Value> for Text {
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         toml::Value::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

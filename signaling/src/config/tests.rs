@@ -140,8 +140,8 @@ fn good_uris_are_taken() {
     let good = "stun:a.example,stun:a.example:3478,stuns:1.2.3.4,stun:[2001:db8::1]:3478,stun:[::1]";
     let turn = "turn:a.example?transport=udp,turns:a.example:5349?transport=tcp,turn:[::1]:3478";
     let raw = flags(&["--stun", good, "--turn", turn, "--turn-secret", "s"]);
-    let ice = Config::try_from(raw).unwrap().settings.ice;
-    assert_eq!((ice.stun.len(), ice.turn.unwrap().urls.len()), (5, 3));
+    let ice = Config::try_from(raw).unwrap().settings.ice.get();
+    assert_eq!((ice.stun.len(), ice.turn.as_ref().unwrap().urls.len()), (5, 3));
 }
 
 #[test]
@@ -190,4 +190,40 @@ fn a_line_that_is_wrong_is_named_but_not_quoted() {
     std::fs::write(&path, "listen = \"127.0.0.1:0\"\njoin-token = [\"hunter2\"\n").unwrap();
     let mistake = read(&path).unwrap_err().rule;
     assert!(mistake.contains("line 2: ") && !mistake.contains("hunter2"), "{mistake}");
+}
+
+#[test]
+fn what_changed_is_told_by_name_and_secrets_are_not() {
+    let written = |text: &str| Written { said: file(text).said(), ..Written::default() };
+    let before = written("turn-secret = 'north'\nroom-size = 2\njoins-per-minute-per-room = 9\nlog = 'info'");
+    let after =
+        written("turn-secret = 'south'\nroom-size = 3\ncors-origin = 'https://a.example'\nlog = 'info'");
+    let told: Vec<_> = before
+        .changes(&after)
+        .into_iter()
+        .map(|change| {
+            (change.setting, change.from.unwrap_or_default(), change.to.unwrap_or_default(), change.live)
+        })
+        .collect();
+    let expected = [
+        ("cors-origin", "", r#"["https://a.example"]"#, true),
+        ("joins-per-minute-per-room", r#""9""#, "", true),
+        ("room-size", r#""2""#, r#""3""#, false),
+        ("turn-secret", "redacted", "redacted", true),
+    ];
+    assert_eq!(
+        told,
+        expected.map(|(setting, from, to, live)| (setting.into(), from.into(), to.into(), live))
+    );
+}
+
+#[test]
+fn what_can_change_while_serving_are_settings() {
+    let text = include_str!("../../deploy/signaling.example.toml");
+    let known: String =
+        text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
+    let known = file(&known).said();
+    for name in written::LIVE.iter().chain(&written::SECRET) {
+        assert!(known.contains_key(*name), "{name}");
+    }
 }

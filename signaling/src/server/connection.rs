@@ -22,6 +22,7 @@ use tonic::body::Body;
 use tracing::{debug, warn};
 
 use super::entrance::{Entrance, Stream, Visitor};
+use super::floods::Watched;
 use crate::drain::Draining;
 use crate::limits::{ClientAddr, Limits};
 use crate::metrics::Metrics;
@@ -210,7 +211,8 @@ where
         }
     };
     let mut draining = shared.draining.clone();
-    let mut connection = pin!(shared.builder.serve_connection(TokioIo::new(io), service));
+    let io = TokioIo::new(Watched::new(io, shared.metrics.clone()));
+    let mut connection = pin!(shared.builder.serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = never_asked => return debug!("Connection without a request closed"),

@@ -6,6 +6,7 @@
 mod admin;
 mod connection;
 mod entrance;
+mod floods;
 mod reload;
 mod sweeper;
 mod tls;
@@ -115,8 +116,17 @@ async fn run_on<B: Backplane>(
     if context.settings.tokens.is_open() {
         warn!("Without a token key, whoever knows a room's name may enter it");
     }
-    let reloading = Reload { tls: config.entrance.tls.clone(), tokens: context.settings.tokens.clone() };
-    let reloading = Owned(tokio::spawn(reloading.run(metrics.clone())?));
+    let reloading = Reload {
+        written: config.written,
+        tls: config.entrance.tls.clone(),
+        tokens: context.settings.tokens.clone(),
+        operators: config.admin.tokens.clone(),
+        limits: limits.clone(),
+        origins: config.web.origins.clone(),
+        ice: context.settings.ice.clone(),
+        metrics: metrics.clone(),
+    };
+    let reloading = Owned(tokio::spawn(reloading.run()?));
     let (dispatch, health) = Dispatch::new(context.clone(), config.web).await?;
     let sweeper = Sweeper::new(context.clone(), health.clone()).await;
     let sweeper = Owned(tokio::spawn(sweeper.sweep()));

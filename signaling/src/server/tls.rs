@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::{CryptoProvider, ring};
@@ -15,6 +15,8 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
+
+use crate::live::Live;
 
 /// Which files hold what a TLS server needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,37 +58,48 @@ pub struct FileError {
 }
 
 /// The configuration for handshakes that begin now.
-pub struct Tls {
+pub struct Tls(Live<Current>);
+
+struct Current {
     files: Files,
-    current: RwLock<Arc<ServerConfig>>,
+    config: Arc<ServerConfig>,
 }
 
 impl Tls {
     /// Reads the files for the first time.
     pub fn load(files: Files) -> Result<Self, FileError> {
-        let current = RwLock::new(Arc::new(files.read()?));
-        Ok(Self { files, current })
+        Ok(Self(Live::new(Current::read(files)?)))
     }
 
     /// Reads the files again. If one is bad, everything stays as it was.
     pub fn reload(&self) -> Result<(), FileError> {
-        let fresh = Arc::new(self.files.read()?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.0.set(Current::read(self.0.get().files.clone())?);
         Ok(())
     }
 
+    /// Takes over what another has, which files among it.
+    pub(super) fn follow(&self, other: &Self) {
+        self.0.set(other.0.get());
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone().into()
+        self.0.get().config.clone().into()
     }
 
     pub(super) fn state_of_files(&self) -> Vec<FileState> {
-        self.files.all().map(file_state).collect()
+        self.0.get().files.all().map(file_state).collect()
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Tls").field("files", &self.0.get().files).finish_non_exhaustive()
+    }
+}
+
+impl Current {
+    fn read(files: Files) -> Result<Self, FileError> {
+        Ok(Self { config: Arc::new(files.read()?), files })
     }
 }
 
@@ -235,7 +248,7 @@ mod tests {
             clients: Clients::Anybody,
         };
         let tls = Tls::load(files.clone()).unwrap();
-        let before = tls.current.read().unwrap().clone();
+        let before = tls.0.get();
         for (content, rule) in [
             (other.signing_key.serialize_pem(), "is not the key of the certificate"),
             ("nonsense".into(), "key: "),
@@ -243,11 +256,11 @@ mod tests {
             std::fs::write(path("key"), content).unwrap();
             let error = tls.reload().unwrap_err().to_string();
             assert!(error.contains(rule), "{error}");
-            assert!(Arc::ptr_eq(&before, &tls.current.read().unwrap()));
+            assert!(Arc::ptr_eq(&before, &tls.0.get()));
         }
         std::fs::write(path("key"), own.signing_key.serialize_pem()).unwrap();
         tls.reload().unwrap();
-        assert!(!Arc::ptr_eq(&before, &tls.current.read().unwrap()));
+        assert!(!Arc::ptr_eq(&before, &tls.0.get()));
         let missing = Clients::Required(path("nowhere"));
         let error = Tls::load(Files { clients: missing, ..files }).unwrap_err();
         assert!(error.path.ends_with("nowhere"));

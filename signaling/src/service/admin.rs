@@ -25,6 +25,7 @@ use super::status::Problem;
 use super::{Context, authorization, convert, saturating_u32};
 use crate::backplane::{Backplane, Unavailable};
 use crate::credentials::JoinTokens;
+use crate::live::Live;
 use crate::room::{Refusal, RoomKey, Timestamp};
 use crate::tokens::{Grant, Refused};
 
@@ -34,7 +35,7 @@ pub struct Config {
     /// Nowhere unless it is said.
     pub listen: Option<SocketAddr>,
     /// Tokens of operators.
-    pub tokens: JoinTokens,
+    pub tokens: Arc<Live<JoinTokens>>,
 }
 
 /// The service with reflection and health. `stop` is told when an operator wants the server to go away.
@@ -73,6 +74,7 @@ impl<B: Backplane> Admin<B> {
         let Config { listen, tokens } = &self.config;
         let is_here = listen.is_some_and(|address| address.ip().is_loopback());
         let shown = authorization(request);
+        let tokens = tokens.get();
         if tokens.admit(shown) && (is_here || !tokens.is_open()) {
             return Ok(());
         }

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::credentials::{IceServers, Relay};
 use crate::drain::Draining;
 use crate::limits::{self, ClientAddr, Excess, Quotas};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::room::{Joined, Limits, Outcome, Presence, SessionId};
 use crate::tokens::{Grant, Refused, Rights, Tokens};
@@ -71,7 +72,7 @@ pub struct Settings {
     /// How long a stream may say nothing.
     pub keep_alive: Duration,
     /// STUN and TURN servers.
-    pub ice: IceServers,
+    pub ice: Arc<Live<IceServers>>,
     /// How much one may ask for.
     pub quotas: Quotas,
     /// Who may join.
@@ -80,7 +81,7 @@ pub struct Settings {
 
 impl<B: Backplane> Context<B> {
     fn ice_servers(&self, session: &SessionId, relay: Relay) -> Vec<IceServer> {
-        self.settings.ice.for_session(self.clock.unix_time(), session.as_str(), relay)
+        self.settings.ice.get().for_session(self.clock.unix_time(), session.as_str(), relay)
     }
 
     /// What the caller may do, by its token.

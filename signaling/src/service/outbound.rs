@@ -107,7 +107,8 @@ impl<B: Backplane> Outbound<B> {
                 Ok(entries) if entries.is_empty() => self.idle().await,
                 Ok(entries) => self.deliver(&entries),
                 Err(ReadFailure::Ended(why)) => self.ended(why),
-                Err(ReadFailure::Unavailable(_)) => self.fail(&Problem::Unavailable),
+                // The store rings when it is back.
+                Err(ReadFailure::Unavailable(_)) => self.idle().await,
             }
         }
     }
@@ -183,7 +184,7 @@ impl<B: Backplane> Outbound<B> {
     }
 
     fn schedule_ice_refresh(&mut self) {
-        let after = self.context.settings.ice.refresh_after();
+        let after = self.context.settings.ice.get().refresh_after();
         self.ice_refresh_at = after.map(|after| self.context.clock.now().after(after));
     }
 }

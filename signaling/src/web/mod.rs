@@ -18,6 +18,7 @@ use http_body_util::Full;
 use sha2::{Digest, Sha256};
 use tonic::body::Body;
 
+use crate::live::Live;
 pub use cors::Origins;
 
 /// How browsers are served.
@@ -26,7 +27,7 @@ pub struct Config {
     /// A folder to serve instead of the page that is part of the program.
     pub dir: Option<PathBuf>,
     /// Other sites whose pages may call this server.
-    pub origins: Origins,
+    pub origins: Arc<Live<Origins>>,
 }
 
 /// The files there are. Cheap to clone.

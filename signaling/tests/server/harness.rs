@@ -14,7 +14,7 @@ use farcall_proto::signaling::v1::{
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -67,11 +67,15 @@ impl Server {
         soon("the end of the process", self.process.wait()).await.unwrap()
     }
 
-    /// How it ended, and what it said on a stderr that was piped.
+    /// What it says on a stderr that was piped.
+    pub(crate) fn stderr(&mut self) -> ChildStderr {
+        self.process.stderr.take().unwrap()
+    }
+
+    /// How it ended, and what it said there.
     pub(crate) async fn ended_saying(&mut self) -> (Option<i32>, String) {
         let mut said = String::new();
-        let mut stderr = self.process.stderr.take().unwrap();
-        soon("the end of stderr", stderr.read_to_string(&mut said)).await.unwrap();
+        soon("the end of stderr", self.stderr().read_to_string(&mut said)).await.unwrap();
         (self.ended().await.code(), said)
     }
 }

@@ -106,23 +106,103 @@ async fn nobody_but_a_trusted_proxy_says_who_is_asking() {
 }
 
 #[tokio::test]
+async fn one_address_is_in_so_many_rooms_at_once() {
+    let server = start(&["--max-rooms-per-address", "2"]).await;
+    let red = join_from(&server, "203.0.113.1", "red").await.unwrap();
+    let _red_again = join_from(&server, "203.0.113.1", "red").await.unwrap();
+    let mut blue = join_from(&server, "203.0.113.1", "blue").await.unwrap();
+    let status = join_from(&server, "203.0.113.1", "green").await.err().unwrap();
+    assert_eq!(limit(&status), "rooms_per_address");
+    join_from(&server, "203.0.113.2", "green").await.unwrap();
+    drop(red);
+    blue.leave().await;
+    drop(blue);
+    let again = async { while join_from(&server, "203.0.113.1", "green").await.is_err() {} };
+    soon("a place", again).await;
+}
+
+#[tokio::test]
 async fn streams_that_are_opened_and_reset_end_their_connection() {
+    flood_ends(|number| {
+        let id = (number * 2 + 1).to_be_bytes();
+        // GET / over http with an authority, then RST_STREAM with CANCEL.
+        let request = frame(1, 5, id, &[0x82, 0x84, 0x86, 0x41, 0x01, b'x']);
+        [request, frame(3, 0, id, &[0, 0, 0, 8])].concat()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn frames_that_ask_for_nothing_end_their_connection_when_there_are_too_many() {
+    const SESSION: [u8; 4] = [0; 4];
+    flood_ends(|_| frame(6, 0, SESSION, b"are you?")).await;
+    // Settings that change nothing, and have to be acknowledged.
+    flood_ends(|_| frame(4, 0, SESSION, &[])).await;
+    // Priority is no longer of use to anybody.
+    flood_ends(|_| frame(2, 0, [0, 0, 0, 1], &[0, 0, 0, 0, 9])).await;
+    let request = |id| frame(1, 4, id, &[0x83, 0x84, 0x86, 0x41, 0x01, b'x']);
+    flood_ends(|number| match number {
+        0 => request([0, 0, 0, 1]),
+        _ => frame(0, 0, [0, 0, 0, 1], &[]),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn headers_that_do_not_end_end_their_connection() {
+    // CONTINUATION without END_HEADERS, CVE-2024-27316: a header of 16 KiB each time.
+    let mut field = vec![0x00, 0x01, b'x', 0x7f, 0x81, 0x7f];
+    field.resize(16_000, b'y');
+    flood_ends(|number| match number {
+        0 => frame(1, 1, [0, 0, 0, 1], &[0x82, 0x84, 0x86, 0x41, 0x01, b'x']),
+        _ => frame(9, 0, [0, 0, 0, 1], &field),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_reads_nothing_holds_no_more_than_its_bounds_and_others_go_on() {
+    let server = Server::start(&["--max-streams-per-connection", "100"]).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    // A window of nothing: what is asked for can never be sent.
+    let settings = frame(4, 0, [0; 4], &[0, 4, 0, 0, 0, 0]);
+    stream.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await.unwrap();
+    for number in 0..150_u32 {
+        let id = (number * 2 + 1).to_be_bytes();
+        let page = frame(1, 5, id, &[0x82, 0x84, 0x86, 0x41, 0x01, b'x']);
+        if stream.write_all(&page).await.is_err() {
+            break;
+        }
+    }
+    // A hundred are under way, and each of the others is refused: REFUSED_STREAM.
+    let mut refused = 0;
+    let mut head = [0; 9];
+    while refused < 50 {
+        soon("a frame", stream.read_exact(&mut head)).await.unwrap();
+        let [high, middle, low, kind, ..] = head;
+        let mut payload = vec![0; usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)];
+        soon("its payload", stream.read_exact(&mut payload)).await.unwrap();
+        assert!(kind != 0 || payload.is_empty(), "data without a window");
+        refused += usize::from(kind == 3 && payload == [0, 0, 0, 7]);
+    }
+    server.join("red").await;
+}
+
+fn frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[0, length[0], length[1], kind, flags], &stream[..], payload].concat()
+}
+
+/// Sends frame after frame until the server ends the connection; somebody else is not hurt.
+async fn flood_ends(flood: impl Fn(u32) -> Vec<u8>) {
     let server = Server::start(&[]).await;
     let mut ada = server.join("red").await;
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let (mut read, mut write) = stream.split();
     let flood = async {
-        for number in 0..100_000_u32 {
-            let id = (number * 2 + 1).to_be_bytes();
-            // GET / over http with an authority, then RST_STREAM with CANCEL.
-            let mut frames = vec![0, 0, 6, 1, 5];
-            frames.extend(id);
-            frames.extend([0x82, 0x84, 0x86, 0x41, 0x01, b'x']);
-            frames.extend([0, 0, 4, 3, 0]);
-            frames.extend(id);
-            frames.extend([0, 0, 0, 8]);
-            if write.write_all(&frames).await.is_err() {
+        for number in 0..200_000_u32 {
+            if write.write_all(&flood(number)).await.is_err() {
                 return;
             }
         }

@@ -11,6 +11,7 @@ mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod refusals;
+mod reload;
 mod sessions;
 mod tls;
 mod tokens;
