@@ -301,6 +301,18 @@ impl Agent {
             since.map_or(0.0, |since| milliseconds(clock::now().saturating_duration_since(since)))
         };
         match happening {
+            Happening::Link(LinkEvent::LocalCandidate(candidate)) => {
+                let ready = match self.connection_mut(link) {
+                    Some(connection) => connection.keep_back(candidate),
+                    None => Some(candidate),
+                };
+                if let Some(candidate) = ready {
+                    self.session.handle_link(clock::now(), link, LinkEvent::LocalCandidate(candidate));
+                }
+            }
+            Happening::LateCandidate(candidate) => {
+                self.session.handle_link(clock::now(), link, LinkEvent::LocalCandidate(candidate));
+            }
             Happening::Link(event) => {
                 if event == LinkEvent::GatheringComplete {
                     self.complain_about_turn().await;
@@ -343,7 +355,7 @@ impl Agent {
                 }
                 Intent::Established { link, elapsed } => self.established(link, elapsed).await,
                 Intent::AddCandidate { link, candidate } => {
-                    if let Some(connection) = self.connection_of(link) {
+                    if let Some(connection) = self.connection_mut(link) {
                         connection.add_candidate(candidate).await;
                     }
                 }
@@ -463,6 +475,10 @@ impl Agent {
 
     fn connection_of(&self, link: LinkId) -> Option<&Connection> {
         self.connection.as_ref().filter(|connection| connection.link() == link)
+    }
+
+    fn connection_mut(&mut self, link: LinkId) -> Option<&mut Connection> {
+        self.connection.as_mut().filter(|connection| connection.link() == link)
     }
 
     async fn tell(&self, event: Event) {

@@ -240,6 +240,12 @@ pub static ALL: &[Scenario] = &[
         needs: &[],
         run: nat::matrix,
     },
+    Scenario {
+        name: "nat-ice-tcp",
+        claim: "two peers meet over TCP where UDP is blocked and there is no relay",
+        needs: &[],
+        run: nat::without_udp,
+    },
 ];
 
 #[cfg(test)]

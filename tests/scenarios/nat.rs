@@ -78,6 +78,43 @@ pub(super) fn matrix(ctx: &Context) -> Result<Evidence> {
     Ok(evidence)
 }
 
+/// Where no UDP gets out and no relay is there to help, a stream does.
+pub(super) fn without_udp(ctx: &Context) -> Result<Evidence> {
+    rights::check()?;
+    let mut internet = Internet::new()?;
+    let server = internet.attach_host("server")?;
+    let office = internet.attach_host("office")?;
+    let mut router = internet.attach_router("home", Nat::UDP_BLOCKED, 1)?;
+    let (home, _) = router.attach_host()?;
+    let signaling = Signaling::start(ctx, &server, &[])?;
+    let url = signaling.url();
+    let call = |side: &str| Call::new(side).lasting(CALL);
+    let alice = Peer::call(ctx, &office, &url, call("office"))?;
+    alice.joined()?;
+    let mut bob = Peer::call(ctx, &home, &url, call("home"))?;
+    let connected = bob.connected()?;
+    ensure!(connected.path.protocol == "tcp", "the path is {}", connected.path);
+    for peer in [&alice, &bob] {
+        peer.first_frame("video")?;
+        peer.channel_open()?;
+    }
+    bob.say("over TCP")?;
+    alice.hears("over TCP")?;
+    let stats = bob.ends_well()?;
+    let received = stats.video.context("no video stats")?.frames_received;
+    ensure!(received > 30, "only {received} frames arrived");
+    let seen = internet.witness()?;
+    let udp = seen.carried("home", "office", "udp").packets;
+    ensure!(udp == 0, "{udp} datagrams got out of a home without UDP");
+    let bytes = seen.carried("home", "office", "tcp").bytes + seen.carried("office", "home", "tcp").bytes;
+    Ok(Evidence::new().connected(&connected).fact(format!(
+        "video, audio and text went over TCP: the internet saw {bytes} bytes of it, and no UDP"
+    )))
+}
+
+/// Long enough for some pictures.
+const CALL: Duration = Duration::from_secs(4);
+
 /// Whether it depends on whose first packet is under way longer: between two routers that do nothing but masquerade,
 /// the one that comes too early takes the port that the answer would have got.
 fn is_luck(one: Option<Nat>, other: Option<Nat>) -> bool {

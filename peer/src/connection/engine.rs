@@ -44,6 +44,7 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
         .with_ice_servers(parts.servers)
         .with_ice_transport_policy(policy)
         .build();
+    let tcp_addresses = if parts.policy.relay_only { Vec::new() } else { vec![parts.addresses.clone()] };
     let connection = PeerConnectionBuilder::new()
         .with_configuration(configuration)
         .with_media_engine(media)
@@ -52,6 +53,7 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
         .with_runtime(parts.runtime)
         .with_handler(parts.handler)
         .with_udp_addrs(vec![parts.addresses])
+        .with_tcp_addrs(tcp_addresses)
         .with_data_channel_send_buffer_limit(SEND_BUFFER)
         .build()
         .await?;

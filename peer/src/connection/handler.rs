@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::sync::mpsc;
 use webrtc::data_channel::DataChannel;
@@ -23,6 +24,8 @@ pub(super) struct Handler {
     pub(super) tracks: mpsc::UnboundedSender<Arc<dyn TrackRemote>>,
     pub(super) channels: mpsc::UnboundedSender<Arc<dyn DataChannel>>,
     pub(super) watch: Arc<TurnWatch>,
+    /// Whether ICE is connected now.
+    pub(super) up: Arc<AtomicBool>,
 }
 
 impl Handler {
@@ -55,6 +58,8 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        let up = matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed);
+        self.up.store(up, Relaxed);
         self.pass_on(Happening::Ice(state.to_string()));
     }
 

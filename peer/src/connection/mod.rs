@@ -15,13 +15,14 @@ mod tones;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use farcall_proto::safety_words::safety_words;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 use webrtc::error::Result;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector};
 
@@ -67,6 +68,8 @@ pub(crate) enum Happening {
     Link(LinkEvent),
     /// For the user.
     Tell(Event),
+    /// A local candidate that has waited for better ones.
+    LateCandidate(Candidate),
     /// ICE changed.
     Ice(String),
     /// The channel is open.
@@ -91,6 +94,9 @@ pub(crate) struct Connection {
     tasks: JoinSet<()>,
     happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     up_since: Option<Instant>,
+    /// Whether ICE is connected now.
+    up: Arc<AtomicBool>,
+    opened: Instant,
     path: Option<PathReport>,
 }
 
@@ -103,6 +109,7 @@ impl Connection {
         let gate = Arc::<BurstGate>::default();
         let announced = Arc::<Announced>::default();
         let key_frame_wanted = Arc::new(Notify::new());
+        let up = Arc::<AtomicBool>::default();
         let (tracks, remote_tracks) = mpsc::unbounded_channel();
         let (channels, incoming) = mpsc::unbounded_channel();
         let (over, is_over) = watch::channel(false);
@@ -118,6 +125,7 @@ impl Connection {
                 tracks,
                 channels,
                 watch: Arc::clone(&watch),
+                up: Arc::clone(&up),
             }),
             intake: Intake::new(Arc::clone(&key_frame_wanted), Arc::clone(&announced)),
         })
@@ -168,6 +176,8 @@ impl Connection {
             tasks,
             happenings,
             up_since: None,
+            up,
+            opened: clock::now(),
             path: None,
         })
     }
@@ -240,10 +250,11 @@ impl Connection {
     }
 
     /// A candidate that cannot be tried is no misfortune: there are others.
-    pub(crate) async fn add_candidate(&self, candidate: Candidate) {
+    pub(crate) async fn add_candidate(&mut self, candidate: Candidate) {
         if let Some(address) = candidate::address(&candidate.line) {
             self.watch.signaled(address);
         }
+        let is_tcp = candidate::is_tcp(&candidate.line);
         let init = RTCIceCandidateInit {
             candidate: candidate.line,
             sdp_mid: candidate.mid,
@@ -251,9 +262,44 @@ impl Connection {
             username_fragment: None,
             url: None,
         };
-        if let Err(error) = self.engine.add_ice_candidate(init).await {
-            tracing::debug!(%error, "Remote candidate not tried");
+        let (engine, up) = (Arc::clone(&self.engine), Arc::clone(&self.up));
+        let add = move |init| async move {
+            if let Err(error) = engine.add_ice_candidate(init).await {
+                tracing::debug!(%error, "Remote candidate not tried");
+            }
+        };
+        if !is_tcp {
+            return add(init).await;
         }
+        let tcp_from = self.tcp_from();
+        self.tasks.spawn(async move {
+            sleep_until(tcp_from.into()).await;
+            if !up.load(Relaxed) {
+                add(init).await;
+            }
+        });
+    }
+
+    /// Until when UDP alone is tried, from the beginning or from now on if ICE restarts.
+    fn tcp_from(&self) -> Instant {
+        (if self.was_up() { clock::now() } else { self.opened }) + TCP_PATIENCE
+    }
+
+    /// Keeps a candidate of TCP back while UDP may still do: a stream that is up sooner by luck, since others connect as
+    /// soon as they hear of it, would carry all of the call. Returns the candidate if there is nothing to wait for.
+    pub(crate) fn keep_back(&mut self, candidate: Candidate) -> Option<Candidate> {
+        if !candidate::is_tcp(&candidate.line) {
+            return Some(candidate);
+        }
+        let (up, tcp_from) = (Arc::clone(&self.up), self.tcp_from());
+        let (link, happenings) = (self.link, self.happenings.clone());
+        self.tasks.spawn(async move {
+            sleep_until(tcp_from.into()).await;
+            if !up.load(Relaxed) {
+                let _ = happenings.send((link, Happening::LateCandidate(candidate)));
+            }
+        });
+        None
     }
 
     /// Whether something of ours is in no description yet. The engine asks for negotiation too often: after taking an
@@ -340,6 +386,9 @@ impl Connection {
         stats
     }
 }
+
+/// Enough for a check over UDP and its answer half around the world.
+const TCP_PATIENCE: Duration = Duration::from_millis(300);
 
 fn outcome(what: &str, result: Result<LinkEvent>) -> LinkEvent {
     result.unwrap_or_else(|error| LinkEvent::StepFailed { message: format!("{what}: {error}") })

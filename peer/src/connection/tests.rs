@@ -90,7 +90,7 @@ async fn no_description_and_no_candidate_of_the_other_side_panics() {
             }
         }
         let bad = lines.join("\r\n") + "\r\n";
-        let connection = connection(&happenings).await;
+        let mut connection = connection(&happenings).await;
         let event = connection.set_remote_offer(bad.clone()).await;
         if event == LinkEvent::RemoteSet {
             let answer = connection.create_answer().await;

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod ice_servers;
+mod ice_tcp;
 mod runtime;
 mod socket;
 mod stun;

@@ -20,6 +20,7 @@ use webrtc::runtime::{
 };
 
 use super::ice_servers::split_authority;
+use super::ice_tcp::{self, IceListener};
 use super::socket::{BurstGate, WatchedSocket, make_room};
 use super::tunnel::{SocketTunnels, Tunnels};
 use super::turn_watch::TurnWatch;
@@ -59,11 +60,11 @@ impl Runtime for CuredRuntime {
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
-        TokioRuntime.wrap_tcp_listener(listener)
+        Ok(Arc::new(IceListener::new(listener)?))
     }
 
     fn connect_tcp(&self, remote: SocketAddr) -> Boxed<'_, io::Result<Arc<dyn AsyncTcpStream>>> {
-        Box::pin(async move { TokioRuntime.connect_tcp(remote).await })
+        Box::pin(ice_tcp::connect(remote))
     }
 
     fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {

@@ -291,6 +291,9 @@ pub struct CandidateReport {
     pub kind: String,
     /// udp or tcp.
     pub protocol: String,
+    /// `active` or `passive`, where it is of ICE over TCP (RFC 6544).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_type: Option<String>,
     /// IP address and port.
     pub address: String,
     /// For srflx and relay, the address it was found from.

@@ -95,7 +95,11 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// A line of the table of candidates. During a call they are no news for people.
 fn row(candidate: &CandidateReport) -> Option<String> {
     let elapsed = candidate.elapsed_ms?;
-    let CandidateReport { kind, protocol, address, related, url, .. } = candidate;
+    let CandidateReport { kind, protocol, tcp_type, address, related, url, .. } = candidate;
+    if tcp_type.as_deref() == Some("active") {
+        // It has no address of its own yet.
+        return None;
+    }
     let related = related.as_deref().unwrap_or("-");
     let url = url.as_deref().unwrap_or("-");
     Some(format!("{kind:<6} {protocol:<4} {address:<24} {related:<24} {elapsed:>8.1} ms  {}", printable(url)))

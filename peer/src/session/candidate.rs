@@ -38,6 +38,7 @@ pub(crate) fn report(side: CandidateSide, candidate: &Candidate) -> Option<Candi
         side,
         kind: kind.to_owned(),
         protocol,
+        tcp_type: extension("tcptype").filter(|kind| is_tcp_type(kind)).map(str::to_owned),
         address: joined(address, port),
         related,
         url: candidate.url.clone(),
@@ -54,6 +55,15 @@ pub(crate) fn address(line: &str) -> Option<SocketAddr> {
     let ip = words.next()?.parse().ok()?;
     let port = words.next()?.parse().ok()?;
     is_udp.then_some(SocketAddr::new(ip, port))
+}
+
+fn is_tcp_type(kind: &str) -> bool {
+    matches!(kind, "active" | "passive" | "so")
+}
+
+/// Whether it is of ICE over TCP, RFC 6544.
+pub(crate) fn is_tcp(line: &str) -> bool {
+    line.split_ascii_whitespace().nth(2).is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"))
 }
 
 /// An address, or a name such as those that browsers hide addresses behind.

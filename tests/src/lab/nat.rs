@@ -96,12 +96,17 @@ impl Nat {
         Self { timeout, ..self }
     }
 
-    /// How two hosts can meet over UDP, in theory: directly if the first packet of either side gets through to where
-    /// the other one's comes from. `None` is a host without a translator.
+    /// Whether two hosts can meet directly, in theory: over UDP if the first packet of either side gets through to where
+    /// the other one's comes from, and over TCP if one side can connect to the other. `None` is a host without a translator.
     #[must_use]
     pub fn meet_directly(one: Option<Self>, other: Option<Self>) -> bool {
         let speaks_udp = |nat: Option<Self>| nat.is_none_or(|nat| nat.outbound == Outbound::Everything);
-        speaks_udp(one) && speaks_udp(other) && (lets_in(one, other) || lets_in(other, one))
+        let connects = |from: Option<Self>, to: Option<Self>| {
+            let may = |nat: Self| matches!(nat.outbound, Outbound::Everything | Outbound::NoUdp);
+            to.is_none() && from.is_none_or(may)
+        };
+        let by_udp = speaks_udp(one) && speaks_udp(other) && (lets_in(one, other) || lets_in(other, one));
+        by_udp || connects(one, other) || connects(other, one)
     }
 
     fn behaviour(self) -> (Dependence, Dependence) {
