@@ -75,7 +75,7 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
     // Dropped last, so that nothing of what happens goes unsaid.
     let (logs, _writer) = telemetry::init(&config.log, config.log_format)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let mut listening = JoinSet::new();
         for (kind, event) in [
@@ -92,7 +92,10 @@ fn serve(config: Config, sources: Sources) -> anyhow::Result<()> {
         }
         let setup = Setup { config, sources, logs, events: (sender, receiver) };
         service::run(setup, announce).await
-    })
+    });
+    // A process that was about to take over may keep us waiting, and has nothing to wait for any more.
+    runtime.shutdown_background();
+    result
 }
 
 #[derive(serde::Serialize)]

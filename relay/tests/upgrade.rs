@@ -222,7 +222,8 @@ fn who_comes_by_stream_stays_with_the_old_one_and_talks_to_those_who_went() {
     let (stays, goes) = (by_tcp.allocate(), by_udp.allocate());
     assert_eq!((by_tcp.bind(CHANNEL, goes), by_udp.bind(CHANNEL, stays)), (None, None));
     let new = place.start_after(&old);
-    assert_eq!(new.metric("allocations"), 1);
+    // The old one answers until it has heard that it is the old one.
+    new.wait_for_metric("allocations", 1);
     for _ in 0..3 {
         by_tcp.send_by_channel(CHANNEL, b"to the new one");
         assert_eq!(&by_udp.receive()[4..], b"to the new one");
@@ -238,6 +239,7 @@ fn who_comes_by_stream_stays_with_the_old_one_and_talks_to_those_who_went() {
     assert_eq!(old.wait().code(), Some(0), "with its last client it ends");
     let newer = place.start_after(&new);
     assert_eq!(by_udp.ask(Method::REFRESH, &vec![]).code(), None);
+    assert_eq!(new.wait().code(), Some(0));
     assert_eq!(newer.metric("allocations"), 1);
 }
 
@@ -393,7 +395,19 @@ fn a_successor_killed_while_it_makes_ready_leaves_the_old_one_serving() {
     flood_once(&mut client);
     let new = place.start_after(&old);
     flood_once(&mut client);
+    assert_eq!(old.wait().code(), Some(0));
     assert_eq!(new.metric("allocations"), 1);
+}
+
+#[test]
+fn who_is_about_to_take_over_keeps_nobody_from_ending() {
+    let place = Place::new();
+    let old = place.start();
+    let mut stream = Other::connect(&place);
+    stream.say(br#"{"version":1}"#);
+    stream.hear();
+    old.signal(Signal::TERM);
+    assert_eq!(old.wait().code(), Some(0));
 }
 
 #[test]
