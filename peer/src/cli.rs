@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failure::{Failure, Reason};
+use crate::forward::{self, Rule};
 use crate::media::{Source, Tones};
 use crate::net::{IcePolicy, Trust};
 use crate::session::OfferPolicy;
@@ -95,6 +96,12 @@ pub enum Verb {
     Send(Send),
     /// Receive what somebody sends.
     Receive(Receive),
+    /// Carry stdin to the other side's stdout, and the other way round.
+    Pipe(Pipe),
+    /// Make ports of one side reachable at the other.
+    Forward(Forward),
+    /// Send back whatever comes.
+    Echo(Joining),
 }
 
 /// Flags of those who join a room.
@@ -235,6 +242,38 @@ pub struct Receive {
     /// How to meet.
     #[command(flatten)]
     pub manner: Manner,
+}
+
+/// Flags of `pipe`.
+#[derive(Debug, Clone, Args)]
+pub struct Pipe {
+    /// Where and with whom.
+    #[command(flatten)]
+    pub joining: Joining,
+    /// Connect to this port, which the other side must allow with `forward --allow`.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) to: Option<forward::Target>,
+}
+
+/// Flags of `forward`.
+#[derive(Debug, Clone, Args)]
+pub struct Forward {
+    /// Where and with whom.
+    #[command(flatten)]
+    pub joining: Joining,
+    /// Listen here, and let the other side connect to HOST:HOSTPORT, as `ssh -L` does; with `udp:` in front for
+    /// datagrams. May be repeated.
+    #[arg(short = 'L', long, value_name = "[BIND:]PORT:HOST:HOSTPORT")]
+    pub local: Vec<forward::Forward>,
+    /// Let the other side listen, and connect from here to HOST:HOSTPORT, as `ssh -R` does. May be repeated.
+    #[arg(short = 'R', long, value_name = "[BIND:]PORT:HOST:HOSTPORT")]
+    pub remote: Vec<forward::Forward>,
+    /// The other side may reach this through this side; `*` stands for any host or port. May be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub allow: Vec<Rule>,
+    /// The other side may listen here at this side; `*` stands for any address or port. May be repeated.
+    #[arg(long, value_name = "BIND:PORT")]
+    pub allow_listen: Vec<Rule>,
 }
 
 /// A number with one of these units.

@@ -53,6 +53,7 @@ pub mod cli;
 mod clock;
 mod connection;
 mod failure;
+mod forward;
 mod media;
 mod net;
 mod peer;
@@ -68,6 +69,7 @@ pub use self::channel::{
 };
 pub use self::connection::Message;
 pub use self::failure::{Failure, Reason};
+pub use self::forward::{Forward, Network, Rule};
 pub use self::media::{Clip, Codec, Feed, Feeds, Source, Tones};
 pub use self::net::{IcePolicy, IceServer};
 pub use self::peer::{Config, Connections, Peer};

@@ -16,7 +16,18 @@ fn main() -> ExitCode {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off,farcall_peer=warn"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
-    let reporter = Reporter::new(if cli.common.json { Format::Json } else { Format::Human });
+    let format = if cli.common.json { Format::Json } else { Format::Human };
+    let reporter = match &cli.verb {
+        // Its stdout is for what comes.
+        Verb::Pipe(_) => Reporter::beside_data(format),
+        Verb::Call(_)
+        | Verb::Candidates(_)
+        | Verb::Bench(_)
+        | Verb::Send(_)
+        | Verb::Receive(_)
+        | Verb::Forward(_)
+        | Verb::Echo(_) => Reporter::new(format),
+    };
     match block_on(&cli, &reporter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -39,6 +50,9 @@ fn block_on(cli: &Cli, reporter: &Reporter) -> Result<(), Failure> {
             Verb::Candidates(candidates) => verbs::candidates::run(&cli.common, candidates, reporter).await,
             Verb::Send(send) => verbs::send::run(&cli.common, send, reporter).await,
             Verb::Receive(receive) => verbs::receive::run(&cli.common, receive, reporter).await,
+            Verb::Pipe(pipe) => verbs::pipe::run(&cli.common, pipe, reporter).await,
+            Verb::Forward(forward) => verbs::forward::run(&cli.common, forward, reporter).await,
+            Verb::Echo(echo) => verbs::echo::run(&cli.common, echo, reporter).await,
             Verb::Bench(bench) => verbs::bench::run(&cli.common, bench, reporter).await,
         }
     });

@@ -206,6 +206,11 @@ impl Peer {
 pub struct Connections(watch::Receiver<Option<channel::Connection>>);
 
 impl Connections {
+    /// The connection that there is, or the next one; nothing after the end of the peer.
+    pub async fn latest(&mut self) -> Option<channel::Connection> {
+        self.0.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
     /// The next connection, when it is established; nothing after the end of the peer.
     pub async fn next(&mut self) -> Option<channel::Connection> {
         loop {

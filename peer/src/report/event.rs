@@ -115,6 +115,15 @@ pub enum Event {
         /// With this many frames.
         frames: u64,
     },
+    /// A port is open, from which connections are forwarded.
+    Listening {
+        /// Where.
+        address: String,
+        /// To where they are forwarded.
+        target: String,
+        /// Whether it is a port of the other side.
+        remote: bool,
+    },
     /// It is known what will be transferred.
     TransferBegun {
         /// Which way.

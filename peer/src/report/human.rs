@@ -51,6 +51,10 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Recorded { kind, path, frames } => {
             format!("Recorded {frames} {} frames to {path}", kind.text())
         }
+        Event::Listening { address, target, remote } => {
+            let who = if *remote { "The other side listens" } else { "Listening" };
+            format!("{who} at {} for {}", printable(address), printable(target))
+        }
         Event::TransferBegun { direction, files, bytes } => {
             let verb = if *direction == Direction::Sent { "Sending" } else { "Receiving" };
             format!("{verb} {files} files, {:.1} MB", *bytes as f64 / 1e6)

@@ -26,10 +26,20 @@ pub enum Format {
     Human,
 }
 
+/// Where events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlet {
+    /// As [`Format`] says.
+    Usual,
+    /// All to stderr.
+    BesideData,
+}
+
 /// Writes events, with the time since it was made.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     format: Format,
+    outlet: Outlet,
     started: Instant,
     /// Lines of several tasks must not mix, with one another and with a progress bar.
     writing: Arc<Mutex<Option<ProgressBar>>>,
@@ -39,7 +49,13 @@ impl Reporter {
     /// A reporter whose events count their time from now on.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, started: clock::now(), writing: Arc::default() }
+        Self { format, outlet: Outlet::Usual, started: clock::now(), writing: Arc::default() }
+    }
+
+    /// A reporter that leaves stdout alone, since it is for data, and tells people of misfortunes alone.
+    #[must_use]
+    pub fn beside_data(format: Format) -> Self {
+        Self { outlet: Outlet::BesideData, ..Self::new(format) }
     }
 
     /// Writes one event. A reader that went away is no reason to end a call: errors are ignored.
@@ -47,7 +63,7 @@ impl Reporter {
         let bar = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let write = || match self.format {
             Format::Json => self.json(clock::now(), event),
-            Format::Human => write_human(event),
+            Format::Human => write_human(event, self.outlet),
         };
         let _ = match &*bar {
             Some(bar) => bar.suspend(write),
@@ -89,6 +105,9 @@ impl Reporter {
         let at_ms = milliseconds(now.saturating_duration_since(self.started));
         let mut line = serde_json::to_vec(&Line { event, at_ms })?;
         line.push(b'\n');
+        if self.outlet == Outlet::BesideData {
+            return io::stderr().lock().write_all(&line);
+        }
         let mut stdout = io::stdout().lock();
         stdout.write_all(&line)?;
         stdout.flush()
@@ -101,7 +120,11 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn write_human(event: &Event) -> io::Result<()> {
+fn write_human(event: &Event, outlet: Outlet) -> io::Result<()> {
+    let misfortune = matches!(event, Event::Warning { .. } | Event::Error { .. });
+    if outlet == Outlet::BesideData && !misfortune {
+        return Ok(());
+    }
     let Some(text) = human::describe(event) else { return Ok(()) };
     // What was asked for goes to stdout; how it went, to stderr.
     if matches!(event, Event::Text { .. } | Event::Candidate(_)) {

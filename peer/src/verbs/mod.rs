@@ -3,7 +3,10 @@
 pub mod bench;
 pub mod call;
 pub mod candidates;
+pub mod echo;
 mod files;
+pub mod forward;
+pub mod pipe;
 pub mod receive;
 pub mod send;
 mod session;

@@ -11,16 +11,29 @@ use crate::report::{Event, Reporter};
 /// Reports what happens to `peer` until `work` is done, somebody interrupts, or the peer ends; then ends the peer.
 /// Nothing is returned if it ended before the work did.
 pub(super) async fn run<T>(
+    peer: Peer,
+    reporter: &Reporter,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<Option<T>, Failure> {
+    watch(peer, reporter, work, |_| {}).await
+}
+
+/// The same, and shows every event to `look`.
+pub(super) async fn watch<T>(
     mut peer: Peer,
     reporter: &Reporter,
     work: impl Future<Output = Result<T, Failure>>,
+    mut look: impl FnMut(&Event),
 ) -> Result<Option<T>, Failure> {
     let mut interrupts = Interrupts::new()?;
     tokio::pin!(work);
     let done = loop {
         tokio::select! {
             event = peer.event() => match event {
-                Some(event) => report(reporter, &event),
+                Some(event) => {
+                    look(&event);
+                    report(reporter, &event);
+                }
                 None => break None,
             },
             done = &mut work => break Some(done),

@@ -58,8 +58,12 @@ impl Service {
         }
     }
 
-    /// Whoever has no stream any more has left, as after the end of a lease.
-    pub(crate) fn remove_the_absent(&self) {
+    /// Waits until somebody has no stream any more; they have left then, as after the end of a lease.
+    pub(crate) async fn remove_the_absent(&self) {
+        let streams: Vec<_> =
+            self.rooms.state().sessions.values().filter_map(|session| session.stream.clone()).collect();
+        let ends = streams.iter().map(|stream| Box::pin(stream.closed()));
+        tokio::time::timeout(DEADLINE, futures_util::future::select_all(ends)).await.unwrap();
         let mut state = self.rooms.state();
         let absent = |session: &Session| session.stream.as_ref().is_none_or(mpsc::UnboundedSender::is_closed);
         let gone: Vec<String> =
@@ -83,6 +87,8 @@ impl Drop for Service {
         self.serving.abort();
     }
 }
+
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 
 type Frame = Result<proto::JoinResponse, Status>;
 

@@ -54,12 +54,12 @@ async fn a_killed_receiver_and_a_killed_sender_go_on_where_they_were() {
     let arrived = verified(&target);
     assert!(arrived > 0);
     // A server would find out by itself.
-    service.remove_the_absent();
+    service.remove_the_absent().await;
     let mut receiver = Peer::spawn(&service, &receive);
     receiver.until("transfer_begun", |_| true).await;
     receiver.until("progress", far(40)).await;
     sender.kill().await;
-    service.remove_the_absent();
+    service.remove_the_absent().await;
     let mut sender = Peer::spawn(&service, &send);
     let sent = sender.until("transferred", |_| true).await;
     let received = receiver.until("transferred", |_| true).await;
