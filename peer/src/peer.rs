@@ -18,7 +18,9 @@ use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
 use crate::media::{Feeds, Tones};
-use crate::net::{BindAddresses, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers};
+use crate::net::{
+    BindAddresses, Change, Changes, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers,
+};
 use crate::report::{Event, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
 use crate::signaling::{self, Client, Notice};
@@ -116,6 +118,7 @@ impl Peer {
         } else {
             BindAddresses::Given(config.bind)
         };
+        let changes = Changes::new(addresses.clone());
         let agent = Agent {
             session: Session::new(session::Config {
                 room: config.room,
@@ -150,6 +153,7 @@ impl Peer {
             events: event_sender,
             stats: config.stats.map(|interval| interval.max(SHORTEST_STATS)),
             stats_due: None,
+            changes,
         };
         let task = tokio::spawn(agent.run());
         Ok(Self { commands, outgoing, tones, data, connections: Connections(connections), events, task })
@@ -237,6 +241,7 @@ struct Agent {
     happenings: mpsc::UnboundedReceiver<(LinkId, Happening)>,
     connections: watch::Sender<Option<channel::Connection>>,
     events: mpsc::Sender<Event>,
+    changes: Changes,
     stats: Option<Duration>,
     /// When to tell them next.
     stats_due: Option<Instant>,
@@ -265,6 +270,7 @@ impl Agent {
                     // The peer was dropped.
                     None => break End::Wanted { reason: "dropped".to_owned() },
                 },
+                change = self.changes.next() => self.follow_network(change),
                 () = sleep_until(self.stats_due.unwrap_or_else(clock::now).into()), if self.stats_due.is_some() => {
                     self.tell_stats().await;
                 }
@@ -289,7 +295,13 @@ impl Agent {
 
     async fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::IceServers(servers) => self.servers = servers,
+            Notice::IceServers(servers) => {
+                self.servers = servers;
+                if let Some(connection) = &self.connection {
+                    let usable = UsableServers::select(&self.servers, self.connecting.policy);
+                    connection.renew_servers(usable, self.connecting.policy).await;
+                }
+            }
             Notice::Signal(signal) => self.session.handle_signal(clock::now(), signal),
             Notice::Lost => self.tell(Event::Signaling { state: SignalingState::Lost }).await,
             Notice::Resumed => self.tell(Event::Signaling { state: SignalingState::Resumed }).await,
@@ -426,6 +438,15 @@ impl Agent {
             None => (unknown(), unknown(), unknown()),
         };
         self.tell(Event::Connected { local, remote, protocol, elapsed_ms: milliseconds(elapsed) }).await;
+    }
+
+    fn follow_network(&mut self, change: Change) {
+        tracing::debug!(?change, "The machine's addresses have changed");
+        let gone = change == Change::Gone;
+        if gone {
+            self.signaling.reconnect();
+        }
+        self.session.handle_network_change(clock::now(), gone);
     }
 
     async fn tell_stats(&mut self) {

@@ -9,6 +9,7 @@ mod candidates;
 mod cluster;
 mod coturn;
 mod direct;
+mod faults;
 mod media;
 mod nat;
 mod pair;
@@ -239,6 +240,12 @@ pub static ALL: &[Scenario] = &[
         claim: "every kind of NAT meets every other by the path that theory allows",
         needs: &[],
         run: nat::matrix,
+    },
+    Scenario {
+        name: "nat-faults",
+        claim: "a call outlives what goes wrong with its network, and nothing said is lost",
+        needs: &[],
+        run: faults::during_a_call,
     },
     Scenario {
         name: "nat-ice-tcp",

@@ -211,6 +211,14 @@ impl Peer {
         })
     }
 
+    /// All lines of text so far.
+    pub fn texts(&self) -> Result<Vec<String>> {
+        self.said(|event| {
+            let EventKind::Text { text } = event else { return None };
+            Some(text)
+        })
+    }
+
     /// Waits for a key that the other side presses.
     pub fn hears_key(&self, wanted: char) -> Result<()> {
         self.wait(&format!("the key {wanted}"), |event| {

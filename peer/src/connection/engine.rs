@@ -8,9 +8,9 @@ use rtc::interceptor::Slot;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use webrtc::error::Result;
 use webrtc::peer_connection::{
-    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceServer, RTCIceTransportPolicy, Registry, SettingEngine, SettingEngineBuilder,
-    register_default_interceptors,
+    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfiguration,
+    RTCConfigurationBuilder, RTCIceServer, RTCIceTransportPolicy, Registry, SettingEngine,
+    SettingEngineBuilder, register_default_interceptors,
 };
 
 use super::intake::{self, Intake};
@@ -38,12 +38,7 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
     media.register_codec(tones(), RtpCodecKind::Audio)?;
     let interceptors = register_default_interceptors(Registry::new(), &mut media)?
         .with(Slot::from(intake::SLOT), parts.intake);
-    let policy =
-        if parts.policy.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
-    let configuration = RTCConfigurationBuilder::new()
-        .with_ice_servers(parts.servers)
-        .with_ice_transport_policy(policy)
-        .build();
+    let configuration = configuration(parts.servers, parts.policy);
     let tcp_addresses = if parts.policy.relay_only { Vec::new() } else { vec![parts.addresses.clone()] };
     let connection = PeerConnectionBuilder::new()
         .with_configuration(configuration)
@@ -58,6 +53,11 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
         .build()
         .await?;
     Ok(Arc::new(connection))
+}
+
+pub(super) fn configuration(servers: Vec<RTCIceServer>, policy: IcePolicy) -> RTCConfiguration {
+    let policy = if policy.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+    RTCConfigurationBuilder::new().with_ice_servers(servers).with_ice_transport_policy(policy).build()
 }
 
 fn settings(policy: IcePolicy) -> SettingEngine {

@@ -191,6 +191,14 @@ impl Connection {
         self.link
     }
 
+    /// Takes up the servers and credentials that an ICE restart is to use.
+    pub(crate) async fn renew_servers(&self, servers: UsableServers, policy: IcePolicy) {
+        let configuration = engine::configuration(servers.servers, policy);
+        if let Err(error) = self.engine.set_configuration(configuration).await {
+            tracing::debug!(%error, "The servers in use stay as they are");
+        }
+    }
+
     pub(crate) async fn create_offer(&self, restart: bool) -> LinkEvent {
         let step = async {
             let options = restart.then_some(RTCOfferOptions { ice_restart: true });

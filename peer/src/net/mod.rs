@@ -1,6 +1,7 @@
 //! Sockets, addresses and servers underneath a peer connection, with what webrtc 0.21.1 needs from outside.
 
 mod addresses;
+mod changes;
 mod ice_servers;
 mod ice_tcp;
 mod runtime;
@@ -11,6 +12,7 @@ mod tunnel;
 mod turn_watch;
 
 pub(crate) use self::addresses::BindAddresses;
+pub(crate) use self::changes::{Change, Changes};
 pub(crate) use self::ice_servers::UsableServers;
 pub use self::ice_servers::{IcePolicy, IceServer};
 pub(crate) use self::runtime::CuredRuntime;

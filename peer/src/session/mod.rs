@@ -168,6 +168,20 @@ impl Session {
         }
     }
 
+    /// The machine's addresses are others than before, and some are `gone`: a path over one of these is broken before
+    /// anybody notices, and where a path is broken already, a new network is worth a try at once.
+    pub(crate) fn handle_network_change(&mut self, now: Instant, gone: bool) {
+        let Some(link) = &mut self.link else { return };
+        match link.state {
+            LinkState::Up if !gone => {}
+            LinkState::Up | LinkState::Broken { .. } => {
+                link.state = LinkState::Broken { restarts: 0, next: now }
+            }
+            LinkState::Connecting { .. } => {}
+        }
+        self.update_status();
+    }
+
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let Some(link) = &mut self.link else { return };
         match link.state {

@@ -122,6 +122,28 @@ fn a_killed_peer_is_given_up_after_a_bounded_number_of_restarts() {
 }
 
 #[test]
+fn a_network_that_is_gone_is_left_at_once_and_a_new_one_only_where_it_may_help() {
+    let restarts = |world: &mut World| {
+        let due = world.session.poll_timeout();
+        due.is_some_and(|due| due <= world.now) && {
+            world.advance(Duration::ZERO);
+            world.wants(|intent| matches!(intent, Intent::CreateOffer { restart: true, .. }))
+        }
+    };
+    let mut world = World::on_call(2, other(1));
+    world.session.handle_network_change(world.now, false);
+    assert!(!restarts(&mut world), "the path in use is as good as it was");
+    world.session.handle_network_change(world.now, true);
+    assert!(restarts(&mut world), "the path in use may be gone");
+
+    let mut world = World::on_call(2, other(1));
+    world.link(LinkEvent::Disconnected);
+    assert!(!restarts(&mut world), "it may come back by itself");
+    world.session.handle_network_change(world.now, false);
+    assert!(restarts(&mut world), "there is a network to come back by");
+}
+
+#[test]
 fn nobody_is_left_to_restart_for_once_the_other_side_is_out_of_the_room() {
     let mut world = World::on_call(2, other(1));
     world.leaves(other(1), LeaveReason::LeaseExpired);

@@ -57,7 +57,13 @@ pub(crate) enum Notice {
 /// What the client is told.
 #[derive(Debug)]
 enum Outgoing {
-    Say { to: SessionId, negotiation: String, payload: Payload },
+    Say {
+        to: SessionId,
+        negotiation: String,
+        payload: Payload,
+    },
+    /// The network is another: what the old connection says may never arrive.
+    Reconnect,
     Leave,
 }
 
@@ -88,6 +94,11 @@ impl Client {
     pub(crate) fn say(&self, to: SessionId, negotiation: String, payload: Payload) {
         // After its end the client has nobody to talk to.
         let _ = self.outgoing.send(Outgoing::Say { to, negotiation, payload });
+    }
+
+    /// Goes to the server by a new connection.
+    pub(crate) fn reconnect(&self) {
+        let _ = self.outgoing.send(Outgoing::Reconnect);
     }
 
     /// Says what waits to be said, leaves the room and ends.

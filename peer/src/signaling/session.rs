@@ -32,8 +32,8 @@ pub(super) async fn run(
 ) {
     let mut rng: StdRng = rand::make_rng();
     let mut seat = Seat {
-        client: SignalingServiceClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(4 * farcall_proto::limits::MAX_FRAME_BYTES),
+        client: client(&endpoint),
+        endpoint,
         config,
         request_id: request_id(&mut rng),
         notify,
@@ -70,6 +70,7 @@ pub(super) async fn run(
 /// A session at the server and what belongs to it.
 struct Seat {
     client: SignalingServiceClient<Channel>,
+    endpoint: Endpoint,
     config: Config,
     request_id: String,
     notify: mpsc::Sender<Notice>,
@@ -88,6 +89,13 @@ struct Seat {
 struct Identity {
     session_id: String,
     resume_secret: Vec<u8>,
+}
+
+/// What a command leads to.
+enum Then {
+    GoOn,
+    Reconnect,
+    Leave,
 }
 
 enum StreamEnd {
@@ -113,8 +121,10 @@ impl Seat {
         let joined = loop {
             tokio::select! {
                 joined = &mut joining => break joined,
-                command = commands.recv() => if self.collect(command) {
-                    return StreamEnd::Left;
+                command = commands.recv() => match self.collect(command) {
+                    Then::GoOn => {}
+                    Then::Leave => return StreamEnd::Left,
+                    Then::Reconnect => joining = self.join(),
                 },
             }
         };
@@ -187,8 +197,10 @@ impl Seat {
                     if self.outbox.is_empty() {
                         self.send_not_before = Some(clock::now() + LINGER);
                     }
-                    if self.collect(command) {
-                        leave_by = Some(clock::now() + LEAVE_TIMEOUT);
+                    match self.collect(command) {
+                        Then::GoOn => {}
+                        Then::Leave => leave_by = Some(clock::now() + LEAVE_TIMEOUT),
+                        Then::Reconnect => return StreamEnd::BROKEN,
                     }
                 }
                 () = sleep_until(wake_at.into()), if call.is_none() => {}
@@ -414,21 +426,27 @@ impl Seat {
         loop {
             tokio::select! {
                 () = sleep_until(until.into()) => return false,
-                command = commands.recv() => if self.collect(command) {
-                    return true;
+                command = commands.recv() => match self.collect(command) {
+                    Then::GoOn => {}
+                    Then::Leave => return true,
+                    Then::Reconnect => return false,
                 },
             }
         }
     }
 
-    /// Keeps what is to be said. Says whether to leave.
-    fn collect(&mut self, command: Option<Outgoing>) -> bool {
+    /// Keeps what is to be said, and says what to do about the rest.
+    fn collect(&mut self, command: Option<Outgoing>) -> Then {
         match command {
             Some(Outgoing::Say { to, negotiation, payload }) => {
                 self.outbox.push(convert::message(&to, negotiation, payload));
-                false
+                Then::GoOn
             }
-            Some(Outgoing::Leave) | None => true,
+            Some(Outgoing::Reconnect) => {
+                self.client = client(&self.endpoint);
+                Then::Reconnect
+            }
+            Some(Outgoing::Leave) | None => Then::Leave,
         }
     }
 
@@ -445,6 +463,11 @@ impl Seat {
         request.metadata_mut().insert("authorization", value);
         Ok(())
     }
+}
+
+fn client(endpoint: &Endpoint) -> SignalingServiceClient<Channel> {
+    SignalingServiceClient::new(endpoint.connect_lazy())
+        .max_decoding_message_size(4 * farcall_proto::limits::MAX_FRAME_BYTES)
 }
 
 fn request_id(rng: &mut StdRng) -> String {

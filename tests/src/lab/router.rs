@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::internet::{Addresses, Attachment};
 use super::namespace::Namespace;
@@ -91,6 +91,15 @@ impl Router {
         let attachment = self.attach(&place, "eth0")?;
         attachment.configure(&place, "eth0")?;
         Ok((Host::inside(place, attachment.addresses.v4.into()), attachment))
+    }
+
+    /// Lets a host of another network roam into this one: its cable there is gone, and it gets addresses here.
+    pub fn take_in(&mut self, host: &Host, left: &Attachment) -> Result<Attachment> {
+        let place = host.network.as_ref().context("a host without a network cannot roam")?;
+        left.upstream.ip(&format!("link del dev {}\n", left.interface))?;
+        let attachment = self.attach(place, "eth0")?;
+        attachment.configure(place, "eth0")?;
+        Ok(attachment)
     }
 
     /// The router of a home, if this is a carrier's.
