@@ -16,6 +16,7 @@ mod pair;
 mod relayed;
 mod rooms;
 mod servers;
+mod upgrade;
 
 use anyhow::Result;
 
@@ -72,6 +73,12 @@ pub static ALL: &[Scenario] = &[
         claim: "a call through the relay, which counts what the peers count",
         needs: &[],
         run: relayed::call,
+    },
+    Scenario {
+        name: "relay-upgrade",
+        claim: "a relayed call goes on while one relay process takes over from another, twice, without a packet lost",
+        needs: &[],
+        run: upgrade::call,
     },
     Scenario {
         name: "relay-to-relay",

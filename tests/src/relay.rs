@@ -81,12 +81,23 @@ impl Relay {
 
     /// Starts one at `listen`, which lends addresses of its own host, to peers on loopback as well.
     pub fn listen(ctx: &Context, host: &Host, listen: &str, extra: &[OsString]) -> Result<Self> {
+        Self::listen_as(ctx, host, "relay", listen, extra)
+    }
+
+    /// The same under another name, where there are several.
+    pub fn listen_as(
+        ctx: &Context,
+        host: &Host,
+        name: &str,
+        listen: &str,
+        extra: &[OsString],
+    ) -> Result<Self> {
         let metrics = host.any_port();
         let ip = host.ip.to_string();
         let mut args = args!["--listen", listen, "--realm", "farcall.test", "--relay-ip", ip];
         args.extend(args!["--allow-peer", "127.0.0.0/8", "--metrics-listen", metrics]);
         args.extend_from_slice(extra);
-        let process = ctx.spawn(host, "relay", "farcall-relay", args)?;
+        let process = ctx.spawn(host, name, "farcall-relay", args)?;
         let ready = process.wait_for("its ready line", Mark::START, Deadline::after(PATIENCE), |line| {
             serde_json::from_str::<Line>(line).context("not a ready line").map(|line| Some(line.ready))
         })?;
