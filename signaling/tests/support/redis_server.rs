@@ -1,4 +1,4 @@
-//! A Redis server of a test's own. Tests of this crate and of its program include this file.
+//! A Redis server of a test's own, or whatever `REDIS_SERVER` names, such as Valkey. Tests of this crate and of its program include this file.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -49,7 +49,9 @@ impl Drop for RedisServer {
 /// Ends with the thread of the test, should the test not get to it.
 fn run(folder: &std::path::Path, remembers: &str) -> Child {
     let mut process = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "redis-server", "--port", "0", "--save", ""])
+        .args(["--pdeathsig", "KILL"])
+        .arg(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
+        .args(["--port", "0", "--save", ""])
         .args(["--appendonly", remembers, "--appendfsync", "always", "--enable-debug-command", "yes"])
         .args(["--unixsocket", "redis.sock", "--daemonize", "no"])
         .current_dir(folder)

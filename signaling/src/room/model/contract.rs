@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-use super::naive::Life;
+use super::naive::{Life, is_same};
 use super::world::{Core, Happened, LIMITS, Op, World, op};
 use crate::room::{Body, Entry, LeaveReason, Member, Outcome, Presence, Refusal, SessionId, StreamEnd};
 
@@ -21,6 +21,7 @@ macro_rules! contract {
             the_newest_stream_wins,
             presence_is_a_lease,
             a_room_holds_its_limit,
+            who_comes_back_takes_its_own_place,
             the_sender_is_who_proved_it,
         );
     };
@@ -261,6 +262,47 @@ pub(crate) fn a_room_holds_its_limit<C: Core>(mut world: World<C>, ops: Vec<Op>)
     Ok(())
 }
 
+/// Line 7, too: whoever comes to a full room may take the place of a session of its own that has no stream, and of
+/// no other; that session is over.
+pub(crate) fn who_comes_back_takes_its_own_place<C: Core>(
+    mut world: World<C>,
+    ops: Vec<Op>,
+) -> TestCaseResult {
+    for op in ops {
+        let before: Vec<Life> = world.naive.sessions.iter().map(|session| session.life).collect();
+        world.step(op);
+        for (at, life) in before.into_iter().enumerate() {
+            let session = &world.naive.sessions[at];
+            let replaced = session.member.presence == Presence::Left(LeaveReason::Replaced);
+            if !replaced || !matches!(life, Life::Attached { .. } | Life::Detached { .. }) {
+                continue;
+            }
+            prop_assert!(matches!(life, Life::Detached { .. }), "somebody was there: {:?}", life);
+            prop_assert!(world.core.log(&session.member.session).is_none(), "it is still there");
+            let newest = world.naive.sessions.last().unwrap();
+            prop_assert!(
+                newest.room == session.room && is_same(&newest.member.profile, &session.member.profile)
+            );
+            prop_assert!(world.core.log(&newest.member.session).is_some());
+        }
+        for happened in &world.happened {
+            // Whether it was refused, or let in in place of another, is as the model says.
+            match happened {
+                Happened::JoinRefused { refusal, expected, .. } => {
+                    prop_assert_eq!(Some(refusal), expected.as_ref());
+                }
+                Happened::Joined { outcome, expected, .. } => prop_assert_eq!(outcome, expected),
+                Happened::Sent { .. }
+                | Happened::Forged { .. }
+                | Happened::Read { .. }
+                | Happened::StreamEnded { .. }
+                | Happened::Rung { .. } => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Line 8: a frame is from the session whose secret was shown, and nothing else moves without that secret.
 pub(crate) fn the_sender_is_who_proved_it<C: Core>(mut world: World<C>, ops: Vec<Op>) -> TestCaseResult {
     for op in ops {
@@ -324,6 +366,7 @@ fn the_schedules_reach_every_corner() {
         "Left",
         "LeaseExpired",
         "Overflow",
+        "Replaced",
     ] {
         assert!(reached.contains_key(corner), "{corner} was never reached: {reached:?}");
     }

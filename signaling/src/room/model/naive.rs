@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::{
-    Body, LeaveReason, Limits, Member, Outcome, Outgoing, ParticipantEvent, Presence, Refusal, RoomKey, Sent,
-    SessionId, StreamEnd, Timestamp,
+    Body, LeaveReason, Limits, Member, Outcome, Outgoing, ParticipantEvent, Presence, Profile, Refusal,
+    RoomKey, Sent, SessionId, StreamEnd, Timestamp,
 };
 
 pub(crate) struct Naive {
@@ -119,10 +119,22 @@ impl Naive {
         self.show(now, at, Presence::Connected);
     }
 
+    /// Whose place in a full room this one may take: its own, the oldest that nobody is at.
+    fn place_of(&self, room: &RoomKey, profile: &Profile) -> Option<usize> {
+        let members = self.members(room);
+        if members.len() < self.limits.room_size {
+            return None;
+        }
+        let mut of_its_own =
+            members.into_iter().filter(|at| is_same(&self.sessions[*at].member.profile, profile));
+        of_its_own.find(|at| matches!(self.sessions[*at].life, Life::Detached { .. }))
+    }
+
     /// Which session this asks for, and how that is to be called, or why there is none.
     pub(crate) fn join(
         &self,
         room: &RoomKey,
+        profile: &Profile,
         request_id: Option<&str>,
         resume: Option<(&SessionId, u64)>,
     ) -> Result<(Option<usize>, Outcome), Refusal> {
@@ -143,7 +155,7 @@ impl Naive {
         match (asked, resume) {
             (Some(at), None) => Ok((Some(*at), Outcome::Resumed)),
             (Some(at), Some(_)) => Ok((Some(*at), Outcome::Resync)),
-            (None, _) if members.len() == self.limits.room_size => {
+            (None, _) if members.len() == self.limits.room_size && self.place_of(room, profile).is_none() => {
                 Err(Refusal::RoomFull { limit: self.limits.room_size })
             }
             (None, None) => Ok((None, Outcome::New)),
@@ -158,6 +170,9 @@ impl Naive {
         request_id: Option<Box<str>>,
         member: Member,
     ) -> usize {
+        if let Some(at) = self.place_of(&room, &member.profile) {
+            self.end(now, at, LeaveReason::Replaced);
+        }
         let found = self.members(&room).into_iter().map(|at| self.sessions[at].member.clone()).collect();
         let event = ParticipantEvent { member: member.clone(), before: None };
         self.sessions.push(Session {
@@ -300,6 +315,14 @@ impl Naive {
                 self.end(now, other, LeaveReason::Overflow);
             }
         }
+    }
+}
+
+/// Whether both are the same one: by what their tokens say, and where neither has one, by their keys.
+pub(crate) fn is_same(one: &Profile, other: &Profile) -> bool {
+    match (one.identity.as_str(), other.identity.as_str()) {
+        ("", "") => !one.identity_key.is_empty() && one.identity_key == other.identity_key,
+        (one, other) => one == other,
     }
 }
 

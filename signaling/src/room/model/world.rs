@@ -340,8 +340,9 @@ impl<C: Core> World<C> {
 
     fn join(&mut self, client: usize, answered: bool) {
         let Some((room, request_id, resume)) = self.clients[client].join.clone() else { return };
+        let profile = profile_of(client);
         let asked = resume.as_ref().map(|resume| (&resume.session, resume.last_received_seq));
-        let mut expected = self.naive.join(&room, Some(&request_id), asked);
+        let mut expected = self.naive.join(&room, &profile, Some(&request_id), asked);
         let mut received = match (&expected, &asked) {
             (Ok((_, Outcome::Resumed)), Some((_, received))) => *received,
             _ => 0,
@@ -351,14 +352,14 @@ impl<C: Core> World<C> {
             lost = received < self.naive.sessions[at].acked;
             self.naive.resumed(self.now, at, received);
             if !self.naive.live(at) {
-                expected = self.naive.join(&room, Some(&request_id), asked);
+                expected = self.naive.join(&room, &profile, Some(&request_id), asked);
                 (received, lost) = (0, false);
             }
         }
         self.requests += 1;
         let join = Join {
             room: room.clone(),
-            profile: Profile::default(),
+            profile,
             request_id: Some(request_id.clone()),
             resume,
             may_create: true,
@@ -518,6 +519,16 @@ impl<C: Core> World<C> {
 fn secret_of(session: &SessionId) -> Bytes {
     let id = session.as_str().as_bytes();
     Bytes::copy_from_slice(&id[id.len() - Secret::LENGTH..])
+}
+
+/// Some are the same one, in the one or the other way, and one is nobody.
+fn profile_of(client: usize) -> Profile {
+    let (identity, key) = [("ada", ""), ("ada", "key"), ("", "key"), ("", "key"), ("", "")][client];
+    Profile {
+        identity: identity.into(),
+        identity_key: Bytes::from_static(key.as_bytes()),
+        ..Profile::default()
+    }
 }
 
 fn fresh(number: u64) -> Fresh {
