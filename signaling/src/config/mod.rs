@@ -253,7 +253,8 @@ impl TryFrom<Raw> for Config {
                 quotas,
                 tokens: Arc::new(tokens),
             },
-            backplane: read.backplane(raw.backplane),
+            backplane: read
+                .backplane(raw.backplane, [raw.backplane_ca, raw.backplane_cert, raw.backplane_key]),
             bounds: Bounds {
                 rooms: read.number("max-rooms", raw.max_rooms, 1..=usize::MAX, 100_000),
                 sessions: read.number("max-sessions", raw.max_sessions, 1..=usize::MAX, 100_000),

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{Backplane, LogFormat, Mistakes, Text};
-use crate::backplane::redis::Address;
+use crate::backplane::redis::{Address, Certificates};
 use crate::limits::TrustedProxies;
 use crate::server::{CertificateFiles, Cleartext, Clients, Entry, Files, Tls};
 use crate::traces;
@@ -232,18 +232,52 @@ impl Reader {
     }
 
     /// Never repeats what was written: it may hold a password.
-    pub(super) fn backplane(&mut self, text: Option<Text>) -> Backplane {
+    pub(super) fn backplane(&mut self, text: Option<Text>, files: [Option<Text>; 3]) -> Backplane {
+        let certificates = self.store_certificates(files, text.as_ref());
         let Some(Text(text)) = text else { return Backplane::Memory };
         let shape = "is neither memory nor redis://HOST[:PORT][/DATABASE], rediss://… or redis+unix:///PATH";
         match text.split_once("://").map_or(text.as_str(), |(scheme, _)| scheme) {
             "memory" if text == "memory" => {}
             "redis" | "rediss" | "redis+unix" => match Address::parse(&text) {
-                Ok(address) => return Backplane::Redis(address),
+                Ok(address) => match certificates.map(|certificates| address.clone().with(certificates)) {
+                    None => return Backplane::Redis(address),
+                    Some(Ok(address)) => return Backplane::Redis(address),
+                    Some(Err(why)) => self.mistake("backplane-ca", why),
+                },
                 Err(why) => self.mistake("backplane", format!("{shape}: {why}")),
             },
             _ => self.mistake("backplane", shape),
         }
         Backplane::Memory
+    }
+
+    fn store_certificates(
+        &mut self,
+        [ca, cert, key]: [Option<Text>; 3],
+        url: Option<&Text>,
+    ) -> Option<Certificates> {
+        if ca.is_none() && cert.is_none() && key.is_none() {
+            return None;
+        }
+        if !url.is_some_and(|Text(url)| url.starts_with("rediss://")) {
+            self.mistake("backplane-ca", "and backplane-cert are for a backplane rediss://…");
+            return None;
+        }
+        let mut read = |name: &str, file: Option<Text>| {
+            let Text(path) = file?;
+            let content = std::fs::read(&path);
+            content.map_err(|error| self.mistake(name, format!("{path}: {error}"))).ok()
+        };
+        let authorities = read("backplane-ca", ca);
+        let own = match (read("backplane-cert", cert), read("backplane-key", key)) {
+            (Some(chain), Some(key)) => Some((chain, key)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                self.mistake("backplane-cert", "needs backplane-key, and the other way round");
+                None
+            }
+        };
+        Some(Certificates { authorities, own })
     }
 
     pub(super) fn traces(&mut self, endpoint: Option<Text>, share: Option<Text>) -> Option<traces::Config> {

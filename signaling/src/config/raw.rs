@@ -110,6 +110,15 @@ pub struct Raw {
     /// Where the sessions are: memory, or redis://HOST, which several of these servers may share [default: memory].
     #[arg(long, env = "FARCALL_SIGNALING_BACKPLANE", value_name = "URL", hide_env_values = true)]
     pub(super) backplane: Option<Text>,
+    /// Authorities in PEM that the certificate of a rediss:// store must come from [default: the machine's].
+    #[arg(long, env = "FARCALL_SIGNALING_BACKPLANE_CA", value_name = "FILE", hide_env_values = true)]
+    pub(super) backplane_ca: Option<Text>,
+    /// Certificate chain in PEM to show to a rediss:// store.
+    #[arg(long, env = "FARCALL_SIGNALING_BACKPLANE_CERT", value_name = "FILE", hide_env_values = true)]
+    pub(super) backplane_cert: Option<Text>,
+    /// Its private key in PEM.
+    #[arg(long, env = "FARCALL_SIGNALING_BACKPLANE_KEY", value_name = "FILE", hide_env_values = true)]
+    pub(super) backplane_key: Option<Text>,
     /// Rooms at once [default: 100000].
     #[arg(long, env = "FARCALL_SIGNALING_MAX_ROOMS", value_name = "N", hide_env_values = true)]
     pub(super) max_rooms: Option<Text>,
@@ -359,6 +368,9 @@ impl Raw {
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             drain_grace: self.drain_grace.or(below.drain_grace),
             backplane: self.backplane.or(below.backplane),
+            backplane_ca: self.backplane_ca.or(below.backplane_ca),
+            backplane_cert: self.backplane_cert.or(below.backplane_cert),
+            backplane_key: self.backplane_key.or(below.backplane_key),
             max_rooms: self.max_rooms.or(below.max_rooms),
             max_sessions: self.max_sessions.or(below.max_sessions),
             max_connections: self.max_connections.or(below.max_connections),

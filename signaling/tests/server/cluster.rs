@@ -1,7 +1,7 @@
 //! Several nodes on one Redis: any of them serves any session, and none is missed for long.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use farcall_proto::signaling::v1::{
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -359,4 +360,62 @@ impl Health {
     async fn becomes(&mut self, wanted: ServingStatus) {
         while soon("a change of health", self.0.message()).await.unwrap().unwrap().status() != wanted {}
     }
+}
+
+#[tokio::test]
+async fn a_redis_over_tls_wants_a_certificate_and_a_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (file("ca.pem"), file("own.pem"), file("own.key"));
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    std::fs::write(&ca, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let own_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    // One that is called like its authority passes for self-signed.
+    params.distinguished_name.push(DnType::CommonName, "store and nodes");
+    let signed = params.signed_by(&own_key, &issuer).unwrap();
+    std::fs::write(&cert, signed.pem()).unwrap();
+    std::fs::write(&key, own_key.serialize_pem()).unwrap();
+    // Redis takes no port 0 for TLS, so this one was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let flags =
+        ["--tls-port", &port, "--tls-ca-cert-file", &ca, "--tls-cert-file", &cert, "--tls-key-file", &key];
+    let flags = flags.into_iter().chain(["--bind", "127.0.0.1", "--user", "default", "off", "--user"]);
+    // No more than the README says.
+    let access = "farcall on >north ~farcall1:* &farcall:bell:* +@all -@admin -@dangerous";
+    let flags = flags.chain(access.split(' ')).map(str::to_owned);
+    let _redis = RedisServer::start_with(flags.collect());
+    let own = ["--backplane-ca", &ca, "--backplane-cert", &cert, "--backplane-key", &key];
+    let at = |user: &str| format!("rediss://{user}@localhost:{port}");
+    let good = at("farcall:north");
+    let nodes = [
+        Server::start(&[&["--backplane", &good][..], &own].concat()).await,
+        Server::start(&[&["--backplane", &good][..], &own].concat()).await,
+    ];
+    let (mut ada, mut bob) = (nodes[0].join("red").await, nodes[1].join("red").await);
+    ada.next_event().await;
+    bob.text("hello").await;
+    assert_eq!(ada.next_text().await, "hello");
+
+    // Another password, no certificate of one's own, and the machine's authorities, which did not sign this one.
+    let wrong = at("farcall:south");
+    for flags in [
+        [&["--backplane", &wrong][..], &own].concat(),
+        vec!["--backplane", &good, "--backplane-ca", &ca],
+        [&["--backplane", &good], &own[2..]].concat(),
+    ] {
+        let server = Server::start(&flags).await;
+        Health::of(&server).await.becomes(ServingStatus::NotServing).await;
+        let refused = server.client().await.join(request("red")).await.unwrap_err();
+        assert_eq!(reason(&refused), (Code::Unavailable, "BACKPLANE_UNAVAILABLE".into()));
+        assert!(!format!("{refused:?}").contains("south"));
+    }
+    let (code, said) =
+        run(&["--backplane", &good, "--backplane-ca", &key, "--backplane-cert", &cert, "check"]).await;
+    assert_eq!(code, Some(64), "{said}");
+    let (code, said) = run(&["--backplane", "memory", "--backplane-ca", &ca, "check"]).await;
+    assert!(code == Some(64) && said.contains("backplane-ca"), "{said}");
 }

@@ -7,21 +7,21 @@ use std::process::{Child, Command, Stdio};
 pub(crate) struct RedisServer {
     process: Child,
     folder: tempfile::TempDir,
-    remembers: &'static str,
+    flags: Vec<String>,
 }
 
 impl RedisServer {
     pub(crate) fn start() -> Self {
-        Self::start_with("no")
+        Self::start_with(Vec::new())
     }
 
     pub(crate) fn that_remembers() -> Self {
-        Self::start_with("yes")
+        Self::start_with(vec!["--appendonly".into(), "yes".into()])
     }
 
-    fn start_with(remembers: &'static str) -> Self {
+    pub(crate) fn start_with(flags: Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { process: run(folder.path(), remembers), folder, remembers }
+        Self { process: run(folder.path(), &flags), folder, flags }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -35,7 +35,7 @@ impl RedisServer {
     }
 
     pub(crate) fn start_again(&mut self) {
-        self.process = run(self.folder.path(), self.remembers);
+        self.process = run(self.folder.path(), &self.flags);
     }
 }
 
@@ -47,13 +47,14 @@ impl Drop for RedisServer {
 }
 
 /// Ends with the thread of the test, should the test not get to it.
-fn run(folder: &std::path::Path, remembers: &str) -> Child {
+fn run(folder: &std::path::Path, flags: &[String]) -> Child {
     let mut process = Command::new("setpriv")
         .args(["--pdeathsig", "KILL"])
         .arg(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
         .args(["--port", "0", "--save", ""])
-        .args(["--appendonly", remembers, "--appendfsync", "always", "--enable-debug-command", "yes"])
+        .args(["--appendfsync", "always", "--enable-debug-command", "yes"])
         .args(["--unixsocket", "redis.sock", "--daemonize", "no"])
+        .args(flags)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

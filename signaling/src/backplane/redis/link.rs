@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
-    Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    RedisError, TlsCertificates, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -30,6 +30,30 @@ impl Address {
         let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(|error| error.to_string())?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         Ok(Self(Arc::new(info.set_redis_settings(settings))))
+    }
+
+    /// With certificates of one's own instead of the machine's authorities and of nothing to show.
+    pub fn with(self, Certificates { authorities, own }: Certificates) -> Result<Self, String> {
+        let own = own.map(|(chain, key)| ClientTlsConfig { client_cert: chain, client_key: key });
+        let certificates = TlsCertificates { client_tls: own, root_cert: authorities };
+        let client = Client::build_with_tls(ConnectionInfo::clone(&self.0), certificates);
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self(Arc::new(client.get_connection_info().clone())))
+    }
+}
+
+/// What a connection over TLS trusts and shows, in PEM.
+#[derive(Default)]
+pub struct Certificates {
+    /// Whom the store's certificate must come from.
+    pub authorities: Option<Vec<u8>>,
+    /// A chain and its key, for a store that asks for one.
+    pub own: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificates(redacted)")
     }
 }
 

@@ -28,7 +28,7 @@ use crate::room::{
 };
 use functions::Library;
 use lines::Lines;
-pub use link::Address;
+pub use link::{Address, Certificates};
 use link::{Function, Link};
 use reply::{Answer, Nonsense, Reply};
 
