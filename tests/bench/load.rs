@@ -63,11 +63,10 @@ impl Session {
         far.bind_channel(near.relayed())?;
         let end = |client: TurnClient| {
             let socket = client.into_wire();
-            socket.set_nonblocking(true)?;
             Plane::Batched.prepare(&socket);
-            Ok::<_, anyhow::Error>(End { socket, to: server.udp, message: frame.clone() })
+            End { socket, to: server.udp, message: frame.clone() }
         };
-        Ok(Self { near: end(near)?, far: end(far)? })
+        Ok(Self { near: end(near), far: end(far) })
     }
 }
 

@@ -2,11 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::clock::PATIENCE;
 use crate::host::Host;
 use crate::lab::{Namespace, rights};
 use crate::relay::{Relay, USER};
-use crate::turn_client::TurnClient;
+use crate::turn_client::{TurnClient, Wire as _};
 use crate::{Context, Evidence};
 
 /// One after the other, so that none is carried together with another.
@@ -35,15 +34,12 @@ fn carried(near: &Relay, far: &Relay) -> Result<u64> {
     let (mut near, mut far) = (TurnClient::allocate(near.udp, USER)?, TurnClient::allocate(far.udp, USER)?);
     near.bind_channel(far.relayed())?;
     far.bind_channel(near.relayed())?;
-    let (near, far) = (near.into_wire(), far.into_wire());
-    far.set_read_timeout(Some(PATIENCE))?;
-    let mut buffer = [0; 256];
+    let (near, mut far) = (near.into_wire(), far.into_wire());
     let frame = TurnClient::frame(b"so that it needs no padding.")?;
     let before = sent_in_this_network()?;
     for _ in 0..DATAGRAMS {
         near.send(&frame)?;
-        let length = far.recv(&mut buffer).context("waiting for what the other client sent")?;
-        ensure!(buffer.get(..length) == Some(&frame), "something else arrived");
+        ensure!(far.receive()? == frame, "something else arrived");
     }
     Ok(sent_in_this_network()? - before)
 }

@@ -1,8 +1,9 @@
 //! A TURN client that does one thing: get an allocation with a channel and push datagrams through it.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use crate::clock::PATIENCE;
+use crate::clock::{Deadline, PATIENCE};
 use anyhow::{Context as _, Result, bail, ensure};
 use farcall_relay::stun::{
     AttributeType, ChannelNumber, Class, ErrorCode, IntegrityKey, Message, MessageWriter, Method,
@@ -20,16 +21,27 @@ pub trait Wire {
     fn receive(&mut self) -> Result<Vec<u8>>;
 }
 
+/// It does not block: who waits asleep has to be woken, which on one machine is the server's time.
 impl Wire for UdpSocket {
     fn send(&mut self, message: &[u8]) -> Result<()> {
         Self::send(self, message).map(drop).context("sending a request")
     }
 
     fn receive(&mut self) -> Result<Vec<u8>> {
+        let deadline = Deadline::after(PATIENCE);
         let mut answer = vec![0; 2048];
-        let length = self.recv(&mut answer).context("waiting for an answer")?;
-        answer.truncate(length);
-        Ok(answer)
+        loop {
+            match self.recv(&mut answer) {
+                Ok(length) => {
+                    answer.truncate(length);
+                    return Ok(answer);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ensure!(!deadline.passed(), "no answer");
+                }
+                Err(error) => return Err(error).context("waiting for an answer"),
+            }
+        }
     }
 }
 
@@ -75,7 +87,7 @@ impl Stranger {
     pub fn new(server: SocketAddr) -> Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a client")?;
         socket.connect(server).context("connecting a client")?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nonblocking(true)?;
         Ok(Self { wire: socket })
     }
 }
