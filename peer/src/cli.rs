@@ -102,6 +102,14 @@ pub enum Verb {
     Forward(Forward),
     /// Send back whatever comes.
     Echo(Joining),
+    /// Tell how the network that this machine is in treats UDP.
+    Nat(Nat),
+    /// Check that the servers which a call needs can be reached, and tell what to do if not.
+    Doctor(Doctor),
+    /// Print what a shell needs to complete the words of this program.
+    Completions(Completions),
+    /// Write manual pages, one for each verb.
+    Man(Man),
 }
 
 /// Flags of those who join a room.
@@ -274,6 +282,36 @@ pub struct Forward {
     /// The other side may listen here at this side; `*` stands for any address or port. May be repeated.
     #[arg(long, value_name = "BIND:PORT")]
     pub allow_listen: Vec<Rule>,
+}
+
+/// Flags of `nat`.
+#[derive(Debug, Clone, Args)]
+pub struct Nat {
+    /// A STUN server; one with a second address (RFC 5780) tells more.
+    #[arg(long, value_name = "URI")]
+    pub stun: String,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// How to meet.
+    #[command(flatten)]
+    pub manner: Manner,
+}
+
+/// Flags of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct Completions {
+    /// For which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Flags of `man`.
+#[derive(Debug, Clone, Args)]
+pub struct Man {
+    /// The folder to write them into.
+    pub folder: PathBuf,
 }
 
 /// A number with one of these units.

@@ -75,6 +75,7 @@ pub use self::net::{IcePolicy, IceServer};
 pub use self::peer::{Config, Connections, Peer};
 pub use self::report::{
     CandidateReport, CandidateSide, DataStats, DescriptionKind, Direction, Event, Format, MediaKind,
-    ParticipantState, PathReport, RelayStats, Reporter, SignalingState, StatsReport, Status, StreamStats,
+    NatBehaviour, ParticipantState, PathReport, RelayStats, Reporter, SignalingState, StatsReport, Status,
+    StreamStats,
 };
 pub use self::session::OfferPolicy;

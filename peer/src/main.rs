@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         | Verb::Send(_)
         | Verb::Receive(_)
         | Verb::Forward(_)
-        | Verb::Echo(_) => Reporter::new(format),
+        | Verb::Echo(_)
+        | Verb::Nat(_)
+        | Verb::Doctor(_)
+        | Verb::Completions(_)
+        | Verb::Man(_) => Reporter::new(format),
     };
     match block_on(&cli, &reporter) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,6 +57,10 @@ fn block_on(cli: &Cli, reporter: &Reporter) -> Result<(), Failure> {
             Verb::Pipe(pipe) => verbs::pipe::run(&cli.common, pipe, reporter).await,
             Verb::Forward(forward) => verbs::forward::run(&cli.common, forward, reporter).await,
             Verb::Echo(echo) => verbs::echo::run(&cli.common, echo, reporter).await,
+            Verb::Nat(nat) => verbs::nat::run(&cli.common, nat, reporter).await,
+            Verb::Doctor(doctor) => verbs::doctor::run(&cli.common, doctor, reporter).await,
+            Verb::Completions(flags) => verbs::manual::completions(flags),
+            Verb::Man(flags) => verbs::manual::pages(flags),
             Verb::Bench(bench) => verbs::bench::run(&cli.common, bench, reporter).await,
         }
     });

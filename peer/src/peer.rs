@@ -514,7 +514,7 @@ impl Agent {
 }
 
 /// Whether a server is on this machine, so that the other side may be as well.
-fn is_on_loopback(server: &str) -> bool {
+pub(crate) fn is_on_loopback(server: &str) -> bool {
     let Ok(uri) = server.parse::<tonic::transport::Uri>() else { return false };
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())

@@ -1,6 +1,7 @@
 //! Sockets, addresses and servers underneath a peer connection, with what webrtc 0.21.1 needs from outside.
 
 mod addresses;
+pub(crate) mod binding;
 mod changes;
 mod ice_servers;
 mod ice_tcp;

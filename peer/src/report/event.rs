@@ -115,6 +115,20 @@ pub enum Event {
         /// With this many frames.
         frames: u64,
     },
+    /// A server was checked.
+    Check {
+        /// Which.
+        what: String,
+        /// Whether all is well with it.
+        ok: bool,
+        /// What was found.
+        message: String,
+        /// What to do.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fix: Option<String>,
+    },
+    /// How the network treats UDP.
+    Nat(Box<NatBehaviour>),
     /// A port is open, from which connections are forwarded.
     Listening {
         /// Where.
@@ -358,6 +372,25 @@ pub struct PathReport {
     pub remote: String,
     /// Transport protocol.
     pub protocol: String,
+}
+
+/// How the network treats UDP. RFC 5780.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NatBehaviour {
+    /// The server that was asked.
+    pub server: String,
+    /// The address here.
+    pub local: String,
+    /// As the server sees it.
+    pub mapped: String,
+    /// Whether these differ.
+    pub translated: bool,
+    /// endpoint-independent, address-dependent or address-and-port-dependent, where the server can tell.
+    pub mapping: Option<String>,
+    /// The same, of who is let in.
+    pub filtering: Option<String>,
+    /// What it means.
+    pub words: String,
 }
 
 /// What a connection carried.

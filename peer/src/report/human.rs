@@ -51,6 +51,12 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Recorded { kind, path, frames } => {
             format!("Recorded {frames} {} frames to {path}", kind.text())
         }
+        Event::Check { what, ok, message, fix } => {
+            let word = if *ok { "ok    " } else { "FAILED" };
+            let fix = fix.as_ref().map(|fix| format!("\n       To mend it: {fix}")).unwrap_or_default();
+            format!("{word} {}: {}{fix}", printable(what), printable(message))
+        }
+        Event::Nat(behaviour) => behaviour.words.clone(),
         Event::Listening { address, target, remote } => {
             let who = if *remote { "The other side listens" } else { "Listening" };
             format!("{who} at {} for {}", printable(address), printable(target))

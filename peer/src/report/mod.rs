@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::clock;
 
 pub use self::event::{
-    CandidateReport, CandidateSide, DataStats, DescriptionKind, Direction, Event, MediaKind,
+    CandidateReport, CandidateSide, DataStats, DescriptionKind, Direction, Event, MediaKind, NatBehaviour,
     ParticipantState, PathReport, RelayStats, SignalingState, StatsReport, Status, StreamStats,
 };
 

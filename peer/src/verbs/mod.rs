@@ -3,9 +3,12 @@
 pub mod bench;
 pub mod call;
 pub mod candidates;
+pub mod doctor;
 pub mod echo;
 mod files;
 pub mod forward;
+pub mod manual;
+pub mod nat;
 pub mod pipe;
 pub mod receive;
 pub mod send;
