@@ -53,7 +53,7 @@ const BENCHES: [Bench; 4] = [
     Bench {
         name: "signaling",
         what: "what a session, a join and a message cost the signaling server",
-        run: |ctx, figures, _| signaling::run(ctx, figures),
+        run: signaling::run,
     },
 ];
 

@@ -31,7 +31,8 @@ use crate::figures::Figures;
 
 type Client = SignalingServiceClient<Channel>;
 
-pub(crate) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
+/// All rows, or those that are named, such as `signaling/memory-1000`.
+pub(crate) fn run(ctx: &Context, figures: &mut Figures, rows: &[String]) -> Result<()> {
     let most = raise_file_limit()?;
     cpu::pin_load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -44,6 +45,9 @@ pub(crate) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
     for (sessions, runs) in [(1_000, 5), (20_000, 3)] {
         for run in 0..runs {
             for &backplane in &backplanes {
+                if !rows.is_empty() && !rows.contains(&format!("{}-{sessions}", backplane.name())) {
+                    continue;
+                }
                 let own = sessions.min(most);
                 for (sessions, connections) in [(sessions, sessions / 1_000), (own, own)] {
                     let case = Case { backplane, sessions, connections };
@@ -63,6 +67,15 @@ enum Backplane {
     Redis,
 }
 
+impl Backplane {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
 /// So many sessions over so many connections.
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -74,11 +87,7 @@ struct Case {
 impl Case {
     fn name(&self) -> String {
         let Self { backplane, sessions, connections } = self;
-        let backplane = match backplane {
-            Backplane::Memory => "memory",
-            Backplane::Redis => "redis",
-        };
-        format!("{backplane} {sessions} sessions over {connections}")
+        format!("{} {sessions} sessions over {connections}", backplane.name())
     }
 
     fn measure(&self, ctx: &Context, runtime: &tokio::runtime::Runtime, figures: &mut Figures) -> Result<()> {
