@@ -10,8 +10,10 @@ mod cluster;
 mod coturn;
 mod direct;
 mod faults;
+mod homes;
 mod media;
 mod nat;
+mod outages;
 mod pair;
 mod relayed;
 mod rooms;
@@ -259,6 +261,30 @@ pub static ALL: &[Scenario] = &[
         claim: "two peers meet over TCP where UDP is blocked and there is no relay",
         needs: &[],
         run: nat::without_udp,
+    },
+    Scenario {
+        name: "nat-one-home",
+        claim: "what two people in one home show each other does not leave it",
+        needs: &[],
+        run: homes::one_home,
+    },
+    Scenario {
+        name: "nat-udp-impossible",
+        claim: "without UDP a call goes by TURN over TCP, and over TLS where 443 alone is open",
+        needs: &[],
+        run: homes::without_udp,
+    },
+    Scenario {
+        name: "nat-pages",
+        claim: "two browsers behind different NATs meet, and no server sees their media",
+        needs: &[Tool::ChromeDriver, Tool::Chromium],
+        run: homes::two_browsers,
+    },
+    Scenario {
+        name: "nat-outages",
+        claim: "a call survives the end of its relay and of signaling, and loses nothing that was said",
+        needs: &[],
+        run: outages::during_a_call,
     },
 ];
 

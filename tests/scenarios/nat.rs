@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use crate::clock::{self, Deadline, PATIENCE};
 use crate::host::Host;
 use crate::lab::internet::Server;
-use crate::lab::nat::Dependence;
+use crate::lab::nat::Outbound;
 use crate::lab::probe::{StunServer, Verdict, probe};
 use crate::lab::{Internet, Nat, Router, rights};
 use crate::peer::{Call, Peer};
 use crate::relay::{self, Relay};
+use crate::report::matrix::{Matrix, Meeting};
 use crate::signaling::Signaling;
 use crate::{Context, Evidence, args};
 
@@ -55,7 +56,8 @@ pub(super) fn matrix(ctx: &Context) -> Result<Evidence> {
         }
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut evidence = Evidence::new();
+    let names = KINDS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut table = Matrix { names, ..Matrix::default() };
     let mut wrong = Vec::new();
     for ((row, column), result) in results {
         let [Some((one, nat)), Some((other, other_nat))] = [KINDS.get(row), KINDS.get(column)] else {
@@ -64,18 +66,17 @@ pub(super) fn matrix(ctx: &Context) -> Result<Evidence> {
         let expected = if Nat::meet_directly(*nat, *other_nat) { Path::Direct } else { Path::Relayed };
         match result {
             Ok(met) if met.path == expected || is_luck(*nat, *other_nat) => {
-                evidence = evidence.fact(format!(
-                    "{one} and {other}: {} after {} ms",
-                    met.path,
-                    met.took.as_millis()
-                ));
+                let meeting = Meeting { direct: met.path == Path::Direct, ms: met.took.as_millis() };
+                table.meetings.insert((row, column), meeting);
             }
             Ok(met) => wrong.push(format!("{one} and {other} met {} instead of {expected}", met.path)),
             Err(error) => wrong.push(format!("{one} and {other}: {error:#}")),
         }
     }
+    let picture = ctx.folder().with_extension("svg");
+    std::fs::write(&picture, table.svg()).with_context(|| format!("writing {}", picture.display()))?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Ok(evidence)
+    Ok(table.lines().into_iter().fold(Evidence::new(), Evidence::fact))
 }
 
 /// Where no UDP gets out and no relay is there to help, a stream does.
@@ -245,18 +246,15 @@ impl Scene {
     }
 }
 
+/// What a client finds out about a home.
 fn expected(nat: Option<Nat>) -> Verdict {
-    use crate::lab::nat::{Kind, Outbound};
-    let Some(nat) = nat else { return Verdict::Open };
-    if nat.outbound != Outbound::Everything {
-        return Verdict::NoUdp;
-    }
-    match nat.kind {
-        Kind::Behaved { mapping, filtering } => Verdict::Translated { mapping, filtering },
-        Kind::Linux => Verdict::Translated {
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressAndPortDependent,
-        },
+    match nat {
+        None => Verdict::Open,
+        Some(nat) if nat.outbound != Outbound::Everything => Verdict::NoUdp,
+        Some(nat) => {
+            let (mapping, filtering) = nat.behaviour();
+            Verdict::Translated { mapping, filtering }
+        }
     }
 }
 

@@ -73,6 +73,13 @@ impl Call {
         self
     }
 
+    /// Trusting servers whose certificates these authorities made, or that are these.
+    #[must_use]
+    pub fn trusting(mut self, authorities: impl Into<OsString>) -> Self {
+        self.global.extend(args!["--ca", authorities.into()]);
+        self
+    }
+
     /// Neither video nor audio: the data channel alone.
     #[must_use]
     pub fn without_media(mut self) -> Self {

@@ -76,18 +76,22 @@ impl Setup {
 impl Browsers {
     /// Starts the driver.
     pub fn start(ctx: &Context) -> Result<Self> {
-        let process =
-            ctx.spawn_tool(&Host::local(), "chromedriver", Tool::ChromeDriver, args!["--port=0"])?;
+        Self::start_at(ctx, &Host::local(), "chromedriver")
+    }
+
+    /// Starts it on `host`, where its browsers will be as well; `name` tells its logs from those of another.
+    pub fn start_at(ctx: &Context, host: &Host, name: &str) -> Result<Self> {
+        let process = ctx.spawn_tool(host, name, Tool::ChromeDriver, args!["--port=0"])?;
         let port = process.wait_for("its port", Mark::START, Deadline::after(PATIENCE), |line| {
             let port =
                 line.split_once("started successfully on port ").map(|(_, rest)| rest.trim_end_matches('.'));
             Ok(port.and_then(|port| port.parse().ok()))
         })?;
         let folder = ctx.folder().to_owned();
-        let launcher = folder.join("chromium.sh");
+        let launcher = folder.join(format!("{name}.sh"));
         std::fs::write(&launcher, "#!/bin/sh\nexec setpriv --pdeathsig KILL chromium \"$@\"\n")?;
         std::fs::set_permissions(&launcher, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Self { driver: Driver::at(port), launcher, folder, _process: process })
+        Ok(Self { driver: Driver::at(host, port), launcher, folder, _process: process })
     }
 
     /// Opens a page in a browser of its own.
@@ -109,7 +113,7 @@ impl Browsers {
         let session = self.driver.command("POST", "/session", &capabilities)?;
         let id = session.get("sessionId").and_then(Value::as_str).context("a session without an id")?;
         let page = Page {
-            driver: self.driver,
+            driver: self.driver.clone(),
             session: format!("/session/{id}"),
             name: (*name).to_owned(),
             folder: self.folder.clone(),

@@ -7,17 +7,23 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::host::Host;
+
 /// A driver's address.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Driver(SocketAddr);
+#[derive(Debug, Clone)]
+pub(super) struct Driver {
+    address: SocketAddr,
+    host: Host,
+}
 
 impl Driver {
-    pub(super) fn at(port: u16) -> Self {
-        Self(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    /// On the loopback of `host`, wherever its own address is.
+    pub(super) fn at(host: &Host, port: u16) -> Self {
+        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), host: host.clone() }
     }
 
     /// Carries out a command and returns its `value`.
-    pub(super) fn command(self, method: &str, path: &str, body: &Value) -> Result<Value> {
+    pub(super) fn command(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
         let answer = self.exchange(method, path, body).with_context(|| format!("{method} {path}"))?;
         let mut answer: Value = serde_json::from_slice(&answer).context("an answer that is no JSON")?;
         let value = answer.get_mut("value").map(Value::take).context("an answer without a value")?;
@@ -28,15 +34,16 @@ impl Driver {
         Ok(value)
     }
 
-    fn exchange(self, method: &str, path: &str, body: &Value) -> Result<Vec<u8>> {
-        let mut stream = TcpStream::connect_timeout(&self.0, PATIENCE)?;
+    fn exchange(&self, method: &str, path: &str, body: &Value) -> Result<Vec<u8>> {
+        let connect = || Ok(TcpStream::connect_timeout(&self.address, PATIENCE)?);
+        let mut stream = self.host.within(connect)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let body = if method == "POST" { body.to_string() } else { String::new() };
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
-            self.0,
+            self.address,
             body.len(),
         )?;
         read_answer(stream)
@@ -84,7 +91,7 @@ mod tests {
             let _ = stream.read(&mut asked).unwrap();
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length:{}\r\n\r\n{body}", body.len()).unwrap();
         });
-        Driver::at(port)
+        Driver::at(&Host::local(), port)
     }
 
     #[test]

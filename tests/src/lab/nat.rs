@@ -109,7 +109,9 @@ impl Nat {
         by_udp || connects(one, other) || connects(other, one)
     }
 
-    fn behaviour(self) -> (Dependence, Dependence) {
+    /// How it maps and how it filters, as a client finds out.
+    #[must_use]
+    pub const fn behaviour(self) -> (Dependence, Dependence) {
         match self.kind {
             Kind::Behaved { mapping, filtering } => (mapping, filtering),
             Kind::Linux => (EI, APD),

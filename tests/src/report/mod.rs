@@ -1,6 +1,7 @@
 //! What people and CI get to see: a line as each scenario ends, the table, the JUnit file.
 
 pub mod junit;
+pub mod matrix;
 mod table;
 
 use std::fmt::Write as _;
