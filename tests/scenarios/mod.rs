@@ -6,6 +6,7 @@
 mod beside;
 mod browser;
 mod candidates;
+mod carry;
 mod cluster;
 mod coturn;
 mod direct;
@@ -87,6 +88,42 @@ pub static ALL: &[Scenario] = &[
         claim: "what two clients of one relay say to each other passes the kernel twice, not three times",
         needs: &[],
         run: beside::past_the_kernel,
+    },
+    Scenario {
+        name: "files-direct",
+        claim: "files and folders arrive whole, without a server",
+        needs: &[],
+        run: carry::files,
+    },
+    Scenario {
+        name: "files-relayed",
+        claim: "the same through the relay",
+        needs: &[],
+        run: carry::files_relayed,
+    },
+    Scenario {
+        name: "files-relayed-tls",
+        claim: "the same with TURN over TLS, by a certificate that --ca names",
+        needs: &[],
+        run: carry::files_relayed_tls,
+    },
+    Scenario {
+        name: "pipe",
+        claim: "two programs talk through stdin and stdout of two peers",
+        needs: &[],
+        run: carry::pipe,
+    },
+    Scenario {
+        name: "forward",
+        claim: "a TCP port behind one peer is reached at the other",
+        needs: &[],
+        run: carry::forward,
+    },
+    Scenario {
+        name: "doctor",
+        claim: "doctor finds the servers well, or names what to mend",
+        needs: &[],
+        run: carry::doctor,
     },
     Scenario {
         name: "wrong-turn-password",

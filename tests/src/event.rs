@@ -80,6 +80,20 @@ pub enum EventKind {
         reason: String,
     },
     Recorded(Recorded),
+    Check {
+        what: String,
+        ok: bool,
+        fix: Option<String>,
+    },
+    Nat {
+        words: String,
+    },
+    Listening {
+        address: String,
+        target: String,
+        remote: bool,
+    },
+    File(File),
     Bench {
         bytes: u64,
         elapsed_ms: f64,
@@ -93,6 +107,17 @@ pub enum EventKind {
     Error(Failure),
     #[serde(other)]
     Unknown,
+}
+
+/// A file of a transfer is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct File {
+    /// Below the receiver's folder.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The hash of its content.
+    pub blake3: String,
 }
 
 /// An address at which a peer may be reachable.

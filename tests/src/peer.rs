@@ -141,6 +141,21 @@ impl Peer {
         Ok(Self { process: ctx.spawn(host, &call.name, "farcall-peer", args)? })
     }
 
+    /// Starts another verb, with these flags before it.
+    pub fn verb(
+        ctx: &Context,
+        host: &Host,
+        signaling: &str,
+        name: &str,
+        global: &[OsString],
+        verb: Vec<OsString>,
+    ) -> Result<Self> {
+        let mut args = args!["--signaling", signaling, "--json", "--bind", host.ip.to_string()];
+        args.extend_from_slice(global);
+        args.extend(verb);
+        Ok(Self { process: ctx.spawn(host, name, "farcall-peer", args)? })
+    }
+
     /// Starts `farcall-peer candidates`, which asks the servers named here and no signaling.
     pub fn candidates(ctx: &Context, host: &Host, servers: Vec<OsString>) -> Result<Self> {
         let mut args = args!["--json", "candidates", "--bind", host.ip.to_string()];

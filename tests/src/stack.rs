@@ -93,6 +93,11 @@ impl Stack {
         Peer::call(ctx, &self.host, &self.signaling.url(), call)
     }
 
+    /// Starts a peer with another verb that uses these servers.
+    pub fn peer(&self, ctx: &Context, name: &str, global: &[OsString], verb: Vec<OsString>) -> Result<Peer> {
+        Peer::verb(ctx, &self.host, &self.signaling.url(), name, global, verb)
+    }
+
     /// Opens the page, with these words behind its address.
     pub fn page(&self, browsers: &Browsers, setup: &browser::Setup, query: &str) -> Result<Page> {
         browsers.open(setup, &format!("{}/?{query}", self.signaling.url()))
