@@ -31,8 +31,8 @@ use crate::policy::{OwnRelays, PeerPolicy, Quota, UnauthenticatedBudget, peer};
 use crate::reload::Reloader;
 use crate::telemetry::{Instruments, LogFilter};
 use crate::turn::{
-    self, AddressPair, Addresses, Discovery, Handles, Lifetimes, Parts, Rules, Serial, Serials, Server,
-    WorkerIndex,
+    self, AddressPair, Addresses, Alternates, Discovery, Handles, Lifetimes, Parts, Rules, Serial, Serials,
+    Server, WorkerIndex,
 };
 use crate::upgrade::{self, Giver, Taking};
 use crate::usage::{self, Reporter};
@@ -478,6 +478,7 @@ impl Blueprint {
                 channels: config.channels,
                 classic_stun: config.classic_stun,
                 discovery,
+                alternates: alternates(config),
             },
             authenticator: Authenticator::new(config.auth.clone(), nonces.clone()),
             policy,
@@ -514,6 +515,7 @@ impl Blueprint {
         }
         self.quota = self.quota.with_defaults(config.user_limits);
         (self.turn.channels, self.turn.classic_stun) = (config.channels, config.classic_stun);
+        self.turn.alternates = alternates(config);
         self.quota.clone()
     }
 
@@ -526,6 +528,7 @@ impl Blueprint {
             policy: self.policy.clone(),
             channels: self.turn.channels,
             classic_stun: self.turn.classic_stun,
+            alternates: self.turn.alternates.clone(),
         }
     }
 
@@ -540,6 +543,10 @@ impl Blueprint {
         };
         Ok(Server::new(self.turn.clone(), parts).with_serials(self.serials.clone()))
     }
+}
+
+fn alternates(config: &Config) -> Alternates {
+    Alternates { plain: config.alternate_server.clone(), secure: config.alternate_tls_server.clone() }
 }
 
 fn peer_policy(

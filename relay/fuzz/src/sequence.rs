@@ -20,8 +20,8 @@ use farcall_relay::stun::{
     AttributeType, Class, IntegrityKey, Message, MessageWriter, Method, TransactionId,
 };
 use farcall_relay::turn::{
-    Action, AddressPair, Addresses, AllocationId, ChannelRange, ClassicStun, ClientAddr, Config, Discovery,
-    FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
+    Action, AddressPair, Addresses, AllocationId, Alternates, ChannelRange, ClassicStun, ClientAddr, Config,
+    Discovery, FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -157,6 +157,7 @@ impl Stage {
                 primary: SocketAddr::from(([198, 51, 100, 1], 3478)),
                 alternate: SocketAddr::from(([198, 51, 100, 2], 3479)),
             }]),
+            alternates: Alternates::default(),
         };
         let authenticator = Authenticator::new(auth, nonces);
         let parts = Parts {

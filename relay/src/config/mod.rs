@@ -113,6 +113,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// What behaviour discovery answers from, at most one a family.
     pub alternate_listen: Vec<SocketAddr>,
+    /// Where clients of UDP and TCP go that there is no place for.
+    pub alternate_server: Vec<SocketAddr>,
+    /// The same of TLS and DTLS.
+    pub alternate_tls_server: Vec<SocketAddr>,
     /// TLS, DTLS and proxies.
     pub secure: SecureConfig,
     /// Who clients are.
@@ -220,6 +224,12 @@ impl TryFrom<Raw> for Config {
         let config = Self {
             listen: parser.list("listen", raw.listen.take(), parse::from_str),
             alternate_listen: parser.list("alternate-listen", raw.alternate_listen.take(), parse::from_str),
+            alternate_server: parser.list("alternate-server", raw.alternate_server.take(), parse::from_str),
+            alternate_tls_server: parser.list(
+                "alternate-tls-server",
+                raw.alternate_tls_server.take(),
+                parse::from_str,
+            ),
             secure: SecureConfig::read(&mut raw, &mut parser),
             auth: realm::read(
                 &mut parser,
@@ -312,6 +322,8 @@ impl Config {
             unauthenticated_rate,
             channels,
             classic_stun,
+            alternate_server,
+            alternate_tls_server,
             drain_timeout,
             log,
             written,
@@ -321,6 +333,7 @@ impl Config {
         (self.auth, self.allow_peers, self.deny_peers) = (auth, allow_peers, deny_peers);
         (self.user_limits, self.unauthenticated_rate) = (user_limits, unauthenticated_rate);
         (self.channels, self.classic_stun) = (channels, classic_stun);
+        (self.alternate_server, self.alternate_tls_server) = (alternate_server, alternate_tls_server);
         (self.drain_timeout, self.log) = (drain_timeout, log);
     }
 

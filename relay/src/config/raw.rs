@@ -20,6 +20,16 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "texts")]
     pub(super) alternate_listen: Option<Vec<String>>,
 
+    /// Where clients are sent when this server drains or is full (RFC 8489, ALTERNATE-SERVER) [default: none]
+    #[arg(long, env = "FARCALL_RELAY_ALTERNATE_SERVER", value_delimiter = ',', value_name = "ADDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) alternate_server: Option<Vec<String>>,
+
+    /// The same for clients of TLS and DTLS [default: none]
+    #[arg(long, env = "FARCALL_RELAY_ALTERNATE_TLS_SERVER", value_delimiter = ',', value_name = "ADDR")]
+    #[serde(deserialize_with = "texts")]
+    pub(super) alternate_tls_server: Option<Vec<String>>,
+
     /// Address for STUN and TURN over TLS; repeat for more [default: none]
     #[arg(long, env = "FARCALL_RELAY_TLS_LISTEN", value_delimiter = ',', value_name = "ADDR")]
     #[serde(deserialize_with = "texts")]
@@ -276,6 +286,8 @@ impl Raw {
         Self {
             listen: self.listen.or(file.listen),
             alternate_listen: self.alternate_listen.or(file.alternate_listen),
+            alternate_server: self.alternate_server.or(file.alternate_server),
+            alternate_tls_server: self.alternate_tls_server.or(file.alternate_tls_server),
             tls_listen: self.tls_listen.or(file.tls_listen),
             dtls_listen: self.dtls_listen.or(file.dtls_listen),
             tls_cert: self.tls_cert.or(file.tls_cert),

@@ -140,6 +140,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
     let error = config(&[
         "--listen=nowhere",
         "--alternate-listen=127.0.0.1",
+        "--alternate-server=turn.example",
+        "--alternate-tls-server=5349",
         "--realm=",
         "--user=alice",
         "--auth-secret=",
@@ -185,6 +187,8 @@ fn every_mistake_is_reported_at_once_and_by_key() {
         [
             "listen",
             "alternate-listen",
+            "alternate-server",
+            "alternate-tls-server",
             "realm",
             "user",
             "auth-secret",

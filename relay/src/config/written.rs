@@ -114,6 +114,8 @@ const HOT_KEYS: &[&str] = &[
     "unauthenticated-rate",
     "rfc5766-channels",
     "classic-stun",
+    "alternate-server",
+    "alternate-tls-server",
     "drain-timeout",
     "log",
 ];

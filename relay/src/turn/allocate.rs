@@ -144,7 +144,8 @@ impl<R: CryptoRng> Server<R> {
         }
         check_transport(message)?;
         if self.admission == Admission::Closed {
-            return Err(Reject::InsufficientCapacity);
+            self.refuse_for_lack_of_room(reply);
+            return Ok(());
         }
         let wish = Wish::of(message)?;
         let is_mobile = match message.find(AttributeType::MOBILITY_TICKET) {
@@ -422,7 +423,11 @@ impl<R: CryptoRng> Server<R> {
 
     fn give_up(&mut self, reply: &Reply, reject: Reject) {
         self.mobiles.forget(reply.flow);
-        self.reject(reply, reject);
+        if reject == Reject::InsufficientCapacity {
+            self.refuse_for_lack_of_room(reply);
+        } else {
+            self.reject(reply, reject);
+        }
     }
 
     fn open(&mut self, now: Instant, id: AllocationId) {

@@ -159,6 +159,8 @@ pub struct Rules {
     pub channels: super::ChannelRange,
     /// What to do about RFC 3489.
     pub classic_stun: super::ClassicStun,
+    /// Where clients go that there is no place for.
+    pub alternates: super::Alternates,
 }
 
 impl<R: CryptoRng> Server<R> {
@@ -177,9 +179,10 @@ impl<R: CryptoRng> Server<R> {
     /// Goes by other rules from now on. What was allowed before and is not any more, ends: permissions at once,
     /// allocations of users who are gone when they ask for the next thing.
     pub fn follow(&mut self, rules: Rules) {
-        let Rules { authenticator, budget, policy, channels, classic_stun } = rules;
+        let Rules { authenticator, budget, policy, channels, classic_stun, alternates } = rules;
         (self.parts.authenticator, self.parts.budget, self.parts.policy) = (authenticator, budget, policy);
         (self.config.channels, self.config.classic_stun) = (channels, classic_stun);
+        self.config.alternates = alternates;
         let mut forbidden = Vec::new();
         for (_, allocation) in &self.allocations {
             for (peer, expires_at) in allocation.permissions.iter() {

@@ -7,6 +7,7 @@ mod action;
 mod addresses;
 mod allocate;
 mod allocation;
+mod alternates;
 mod channel;
 mod clients;
 mod deadlines;
@@ -29,6 +30,7 @@ mod snapshot;
 
 pub use action::{Action, AllocationId, Fragmentation, RelayError, Route};
 pub use addresses::Addresses;
+pub use alternates::Alternates;
 pub use channel::ChannelRange;
 pub use discovery::{AddressPair, Discovery};
 pub use five_tuple::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr, Transport};

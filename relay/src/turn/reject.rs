@@ -5,6 +5,9 @@ use crate::stun::ErrorCode;
 /// One reason each, and what it is on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Reject {
+    /// No room here, but there may be elsewhere.
+    #[error("try another server")]
+    TryAlternate,
     /// An attribute is missing, malformed, or at odds with another.
     #[error("the request makes no sense")]
     BadRequest,
@@ -51,6 +54,7 @@ impl Reject {
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
+            Self::TryAlternate => ErrorCode::TRY_ALTERNATE,
             Self::BadRequest => ErrorCode::BAD_REQUEST,
             Self::Unauthenticated => ErrorCode::UNAUTHENTICATED,
             Self::Forbidden => ErrorCode::FORBIDDEN,

@@ -19,8 +19,8 @@ use super::lookups::Waiting;
 use super::mobility::Mobiles;
 use super::reply::Reply;
 use super::{
-    Action, Addresses, Admission, AllocationId, ChannelRange, Departure, Discovery, EndReason, FiveTuple,
-    Fragmentation, Handles, Lifetimes, PeerAddr, Reject, Serials, Transport,
+    Action, Addresses, Admission, AllocationId, Alternates, ChannelRange, Departure, Discovery, EndReason,
+    FiveTuple, Fragmentation, Handles, Lifetimes, PeerAddr, Reject, Serials, Transport,
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
@@ -43,6 +43,8 @@ pub struct Config {
     pub classic_stun: ClassicStun,
     /// From where else Bindings are answered.
     pub discovery: Discovery,
+    /// Where clients go that there is no place for.
+    pub alternates: Alternates,
 }
 
 /// What to do about Bindings in the manner of RFC 3489.

@@ -99,6 +99,7 @@ impl World {
             channels: ChannelRange::Rfc8656,
             classic_stun: ClassicStun::Silent,
             discovery: Discovery::default(),
+            alternates: Alternates::default(),
         };
         change(&mut config);
         let own =

@@ -1,6 +1,7 @@
 //! Sentences of RFC 8656 and what else the server promises, in virtual time.
 
 mod allocate;
+mod alternates;
 mod authentication;
 mod binding;
 mod channels;
