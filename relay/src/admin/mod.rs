@@ -118,6 +118,9 @@ pub async fn serve(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(farcall_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What is served here, and not all that the files describe.
+            .with_service_name("farcall.relay.v1.RelayAdminService")
+            .with_service_name("grpc.health.v1.Health")
     };
     let (v1, v1alpha) = match (reflection().build_v1(), reflection().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => (v1, v1alpha),

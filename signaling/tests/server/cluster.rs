@@ -384,7 +384,7 @@ async fn a_redis_over_tls_wants_a_certificate_and_a_user() {
     let flags =
         ["--tls-port", &port, "--tls-ca-cert-file", &ca, "--tls-cert-file", &cert, "--tls-key-file", &key];
     let flags = flags.into_iter().chain(["--bind", "127.0.0.1", "--user", "default", "off", "--user"]);
-    // No more than the README says.
+    // Only the keys and channels that the README names.
     let access = "farcall on >north ~farcall1:* &farcall:bell:* +@all -@admin -@dangerous";
     let flags = flags.chain(access.split(' ')).map(str::to_owned);
     let _redis = RedisServer::start_with(flags.collect());

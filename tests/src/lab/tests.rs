@@ -154,7 +154,9 @@ fn theory_knows_who_can_meet() {
     assert!(meet("public", "symmetric") && meet("fullcone", "symmetric") && meet("restricted", "symmetric"));
     assert!(meet("portrestricted", "portrestricted") && meet("linux", "portrestricted"));
     assert!(!meet("portrestricted", "symmetric") && !meet("symmetric", "symmetric"));
-    assert!(!meet("public", "udpblocked") && !meet("portrestricted", "ad-ad"));
+    assert!(!meet("portrestricted", "ad-ad") && !meet("fullcone", "udpblocked"));
+    assert!(meet("public", "udpblocked"), "over TCP, since one side can connect to the other");
+    assert!(!meet("public", "portrestricted+web"));
     assert!(meet("portrestricted", "apd-ei"));
 }
 
