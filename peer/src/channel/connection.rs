@@ -34,7 +34,12 @@ impl Connection {
     pub async fn open(&self, label: &str, options: &ChannelOptions) -> Result<Channel, ChannelClosed> {
         let opening = async {
             let engine = self.engine.create_data_channel(label, Some(options.init())).await;
-            Channel::opened(engine.map_err(|_| ChannelClosed)?).await
+            Channel::opened(
+                engine.map_err(|_| ChannelClosed)?,
+                label.into(),
+                options.protocol.as_str().into(),
+            )
+            .await
         };
         tokio::select! {
             channel = opening => channel,
@@ -47,7 +52,7 @@ impl Connection {
         let accepting = async {
             let mut incoming = self.incoming.lock().await;
             while let Some(engine) = incoming.recv().await {
-                if let Ok(channel) = Channel::opened(engine).await {
+                if let Ok(channel) = Channel::accepted(engine).await {
                     return Some(channel);
                 }
             }

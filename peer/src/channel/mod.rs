@@ -87,18 +87,27 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// One that the other side opened, once it is open here.
+    async fn accepted(engine: Arc<dyn DataChannel>) -> Result<Self, ChannelClosed> {
+        // Asked before anything else: the engine forgets a channel that the other side closes at once.
+        let label: Arc<str> = engine.label().await.map_err(|_| ChannelClosed)?.into();
+        let protocol: Arc<str> = engine.protocol().await.map_err(|_| ChannelClosed)?.into();
+        Self::opened(engine, label, protocol).await
+    }
+
     /// Of a channel that the engine has, once it is open.
-    async fn opened(engine: Arc<dyn DataChannel>) -> Result<Self, ChannelClosed> {
+    async fn opened(
+        engine: Arc<dyn DataChannel>,
+        label: Arc<str>,
+        protocol: Arc<str>,
+    ) -> Result<Self, ChannelClosed> {
         loop {
             match engine.poll().await {
-                Some(DataChannelEvent::OnOpen) => break,
+                Some(DataChannelEvent::OnOpen) => return Ok(Self { engine, label, protocol }),
                 Some(DataChannelEvent::OnClose) | None => return Err(ChannelClosed),
                 Some(_) => {}
             }
         }
-        let label = engine.label().await.map_err(|_| ChannelClosed)?.into();
-        let protocol = engine.protocol().await.map_err(|_| ChannelClosed)?.into();
-        Ok(Self { engine, label, protocol })
     }
 
     /// The name that its opener gave it.

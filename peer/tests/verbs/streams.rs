@@ -146,9 +146,10 @@ async fn a_pipe_to_what_is_not_allowed_fails_with_the_reason() {
     sharing.until("joined", |_| true).await;
     let side = pipe(&service, &["room", "--to", "127.0.0.1:23"]);
     let output = timeout(DEADLINE, side.wait_with_output()).await.unwrap().unwrap();
-    assert_eq!(output.status.code(), Some(77));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(output.stdout.is_empty());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("\"reason\":\"REFUSED\""));
+    assert!(said.contains("\"reason\":\"REFUSED\""), "{said}");
 }
 
 /// Sends back what comes, until it ends.
