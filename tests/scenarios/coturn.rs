@@ -1,5 +1,7 @@
 //! The relay under clients that were written for another server.
 
+use std::ffi::OsString;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::coturn::{
@@ -23,17 +25,17 @@ pub(super) fn tcp(ctx: &Context) -> Result<Evidence> {
 }
 
 pub(super) fn tls(ctx: &Context) -> Result<Evidence> {
-    let relay = start_secured(ctx)?;
+    let relay = start_secured(ctx, &[])?;
     clients(ctx, &relay, Transport::Tls)
 }
 
 pub(super) fn dtls(ctx: &Context) -> Result<Evidence> {
-    let relay = start_secured(ctx)?;
+    let relay = start_secured(ctx, &[])?;
     clients(ctx, &relay, Transport::Dtls)
 }
 
 /// With a certificate that coturn's clients do not look at.
-fn start_secured(ctx: &Context) -> Result<Relay> {
+pub(super) fn start_secured(ctx: &Context, more: &[OsString]) -> Result<Relay> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     std::fs::create_dir_all(ctx.folder())?;
     let (certificate, key) = (ctx.folder().join("cert.pem"), ctx.folder().join("key.pem"));
@@ -43,6 +45,7 @@ fn start_secured(ctx: &Context) -> Result<Relay> {
     let (tls, dtls) = (host.any_port(), host.any_port());
     let mut flags = args!["--rfc5766-channels", "--tls-listen", tls, "--dtls-listen", dtls];
     flags.extend(args!["--tls-cert", certificate, "--tls-key", key]);
+    flags.extend_from_slice(more);
     Relay::start_with(ctx, &host, &flags)
 }
 

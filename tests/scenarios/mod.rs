@@ -19,6 +19,7 @@ mod pair;
 mod relayed;
 mod rooms;
 mod servers;
+mod uclient;
 mod upgrade;
 
 use anyhow::Result;
@@ -202,6 +203,48 @@ pub static ALL: &[Scenario] = &[
         claim: "coturn's clients lose nothing over DTLS",
         needs: &[Tool::TurnClient],
         run: coturn::dtls,
+    },
+    Scenario {
+        name: "coturn-to-each-other",
+        claim: "coturn's clients are each other's peers, over every transport",
+        needs: &[Tool::TurnClient],
+        run: uclient::to_each_other,
+    },
+    Scenario {
+        name: "coturn-families",
+        claim: "coturn's clients get IPv4, IPv6 and both, over every transport",
+        needs: &[Tool::TurnClient],
+        run: uclient::families,
+    },
+    Scenario {
+        name: "coturn-extra-requests",
+        claim: "permissions and channels that nobody needs disturb no client of coturn",
+        needs: &[Tool::TurnClient],
+        run: uclient::extra_requests,
+    },
+    Scenario {
+        name: "coturn-access-tokens",
+        claim: "access tokens let coturn's clients in, over every transport",
+        needs: &[Tool::TurnClient],
+        run: uclient::access_tokens,
+    },
+    Scenario {
+        name: "coturn-mobility",
+        claim: "coturn's clients go on from another address, over every transport",
+        needs: &[Tool::TurnClient],
+        run: uclient::mobility,
+    },
+    Scenario {
+        name: "coturn-misbehaving",
+        claim: "coturn's clients that break the rules are refused as coturn refuses them",
+        needs: &[Tool::TurnClient, Tool::TurnServer],
+        run: uclient::misbehaving,
+    },
+    Scenario {
+        name: "coturn-discovery",
+        claim: "turnutils_natdiscovery finds out that there is no NAT",
+        needs: &[Tool::NatDiscovery],
+        run: uclient::discovery,
     },
     Scenario {
         name: "page-to-page",

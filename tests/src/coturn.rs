@@ -1,7 +1,7 @@
 //! Debian's coturn client tools, a second opinion on the relay: they know nothing of us.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, PATIENCE, poll};
 use crate::host::Host;
-use crate::process::Mark;
+use crate::process::{Mark, Process};
 use crate::relay::{Relay, SECRET, USER};
 use crate::tools::Tool;
 use crate::{Context, args};
@@ -63,7 +63,7 @@ pub const CLIENTS: u64 = 2;
 /// Messages that each client sends.
 pub const MESSAGES: u64 = 50;
 
-/// Runs `turnutils_uclient` against `relay`, with `echo` as the peer.
+/// Runs `turnutils_uclient` against `relay`, with `echo` as the peer; it must lose nothing.
 pub fn exchange(
     ctx: &Context,
     name: &str,
@@ -71,45 +71,67 @@ pub fn exchange(
     echo: &Echo,
     (transport, method, credentials): (Transport, Method, Credentials),
 ) -> Result<Tally> {
+    let mut options = args!["-c", "-m", CLIENTS.to_string(), "-n", MESSAGES.to_string()];
+    options.extend(match method {
+        Method::Channels => None,
+        Method::Send => Some(OsString::from("-s")),
+    });
+    options.extend(match credentials {
+        Credentials::Static => args!["-u", USER.0, "-w", USER.1],
+        Credentials::Ephemeral => args!["-u", "coturn", "-W", SECRET],
+    });
+    uclient(ctx, name, (transport, at(relay, transport)?), echo, options)?.tally()
+}
+
+/// Where `relay` serves that.
+pub fn at(relay: &Relay, transport: Transport) -> Result<SocketAddr> {
     let server = match transport {
         Transport::Udp => Some(relay.udp),
         Transport::Tcp => Some(relay.tcp),
         Transport::Tls => relay.tls,
         Transport::Dtls => relay.dtls,
     };
-    let port = server.context("the relay does not listen for that")?.port();
-    let mut args = args![
-        "-c",
-        "-z",
-        "5",
-        "-p",
-        port.to_string(),
-        "-e",
-        echo.address.ip().to_string(),
-        "-r",
-        echo.address.port().to_string(),
-        "-m",
-        CLIENTS.to_string(),
-        "-n",
-        MESSAGES.to_string(),
-    ];
+    server.context("the relay does not listen for that")
+}
+
+/// How a run of `turnutils_uclient` ended, and all that it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub said: String,
+}
+
+impl Ending {
+    /// What it counted, if it came to the end.
+    pub fn tally(&self) -> Result<Tally> {
+        let Self { code, said } = self;
+        ensure!(*code == 0, "turnutils_uclient ended with exit code {code}: {said}");
+        Tally::parse(said).with_context(|| format!("turnutils_uclient said: {said}"))
+    }
+}
+
+/// Runs `turnutils_uclient` with these options against a server, with `echo` as the peer.
+pub fn uclient(
+    ctx: &Context,
+    name: &str,
+    (transport, server): (Transport, SocketAddr),
+    echo: &Echo,
+    options: Vec<OsString>,
+) -> Result<Ending> {
+    let mut args = args!["-z", "5", "-p", server.port().to_string()];
+    args.extend(args!["-e", echo.address.ip().to_string(), "-r", echo.address.port().to_string()]);
     args.extend(match transport {
         Transport::Udp => args![],
         Transport::Tcp => args!["-t"],
         Transport::Tls => args!["-t", "-S"],
         Transport::Dtls => args!["-S"],
     });
-    args.extend(match method {
-        Method::Channels => None,
-        Method::Send => Some(OsString::from("-s")),
-    });
-    args.extend(match credentials {
-        Credentials::Static => args!["-u", USER.0, "-w", USER.1],
-        Credentials::Ephemeral => args!["-u", "coturn", "-W", SECRET],
-    });
-    args.push(relay.udp.ip().to_string().into());
-    let lines = run_tool(ctx, name, Tool::TurnClient, args)?;
-    Tally::parse(&lines).with_context(|| format!("turnutils_uclient said: {lines}"))
+    args.extend(options);
+    args.push(server.ip().to_string().into());
+    let (code, said) = end_of_tool(ctx, name, Tool::TurnClient, args)?;
+    Ok(Ending { code, said })
 }
 
 /// Asks the relay for our address with `turnutils_stunclient`.
@@ -119,12 +141,45 @@ pub fn reflexive_address(ctx: &Context, relay: &Relay) -> Result<SocketAddr> {
     parse_reflexive(&lines).with_context(|| format!("turnutils_stunclient said: {lines}"))
 }
 
+/// What `turnutils_natdiscovery` says about our NAT, asked with these options.
+pub fn discovery(ctx: &Context, name: &str, relay: &Relay, options: &[&str]) -> Result<String> {
+    let mut args = args!["-p", relay.udp.port().to_string()];
+    args.extend(options.iter().map(Into::into));
+    args.push(relay.udp.ip().to_string().into());
+    run_tool(ctx, name, Tool::NatDiscovery, args)
+}
+
 fn run_tool(ctx: &Context, name: &str, tool: Tool, args: Vec<OsString>) -> Result<String> {
+    let (code, said) = end_of_tool(ctx, name, tool, args)?;
+    ensure!(code == 0, "{tool} ended with exit code {code}: {said}");
+    Ok(said)
+}
+
+fn end_of_tool(ctx: &Context, name: &str, tool: Tool, args: Vec<OsString>) -> Result<(i32, String)> {
     let mut process = ctx.spawn_tool(&Host::local(), name, tool, args)?;
     let code = process.exit_code(Deadline::after(TOOL_PATIENCE))?;
     let lines = process.collect(Mark::START, |line| Ok(Some(line.to_owned())))?;
-    ensure!(code == 0, "{tool} ended with exit code {code}. {}", process.last_words());
-    Ok(lines.join("\n"))
+    Ok((code, lines.join("\n")))
+}
+
+/// Debian's server, to see whether its own client fares better with it. It can neither pick its port by itself nor say
+/// when it is ready.
+pub fn turnserver(ctx: &Context, host: &Host) -> Result<(Process, SocketAddr)> {
+    let ip = host.ip.to_string();
+    let server = host.within(|| Ok(UdpSocket::bind((host.ip, 0))?.local_addr()?))?;
+    let mut args = args!["-n", "--listening-ip", &ip, "--relay-ip", &ip, "--allow-loopback-peers"];
+    args.extend(args!["--listening-port", server.port().to_string(), "--no-tls", "--no-dtls", "--no-cli"]);
+    args.extend(args![
+        "--lt-cred-mech",
+        "--user",
+        format!("{}:{}", USER.0, USER.1),
+        "--realm",
+        "farcall.test"
+    ]);
+    args.extend(args!["--log-file", "stdout", "--simple-log", "--pidfile", "/dev/null"]);
+    let process = ctx.spawn_tool(host, "turnserver", Tool::TurnServer, args)?;
+    poll("coturn to listen", Deadline::after(PATIENCE), || Ok(TcpStream::connect(server).ok()))?;
+    Ok((process, server))
 }
 
 /// `turnutils_uclient` waits about six seconds by itself.
@@ -163,7 +218,12 @@ pub struct Echo {
 impl Echo {
     /// Starts one on loopback.
     pub fn start() -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("binding the echo")?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Starts one at this address.
+    pub fn start_at(ip: IpAddr) -> Result<Self> {
+        let socket = UdpSocket::bind((ip, 0)).context("binding the echo")?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let address = socket.local_addr()?;
         let over = Arc::new(AtomicBool::new(false));

@@ -14,6 +14,10 @@ pub enum Tool {
     TurnClient,
     /// Asks a STUN server (Debian: `coturn`).
     StunClient,
+    /// Asks a STUN server about the NAT in front of us (Debian: `coturn`).
+    NatDiscovery,
+    /// Another TURN server (Debian: `coturn`).
+    TurnServer,
     /// The browser (Debian: `chromium`).
     Chromium,
     /// Drives it (Debian: `chromium-driver`).
@@ -31,6 +35,8 @@ impl Tool {
             Self::Ffmpeg => "ffmpeg",
             Self::TurnClient => "turnutils_uclient",
             Self::StunClient => "turnutils_stunclient",
+            Self::NatDiscovery => "turnutils_natdiscovery",
+            Self::TurnServer => "turnserver",
             Self::Chromium => "chromium",
             Self::ChromeDriver => "chromedriver",
             Self::Redis => "redis-server",
