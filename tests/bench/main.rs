@@ -10,6 +10,7 @@ mod call;
 mod channel;
 mod cpu;
 mod figures;
+mod flood;
 mod forwarder;
 mod latency;
 mod load;

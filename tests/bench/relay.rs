@@ -20,7 +20,7 @@ use crate::forwarder::Forwarding;
 use crate::load::{Load, Session};
 use crate::secure::{Connector, Layer, SecureSession};
 use crate::servers::{Kind, SecureServer, Server};
-use crate::{cpu, latency, secure};
+use crate::{cpu, flood, latency, secure};
 
 const PLAIN: Kind = Kind::Bare(Forwarding::Plain);
 const MMSG: Kind = Kind::Bare(Forwarding::Batched);
@@ -49,6 +49,8 @@ enum What {
     Binding { sources: usize },
     /// So many allocations, each with a permission and a channel.
     Memory { allocations: usize },
+    /// Requests of a million strangers.
+    Flood,
     /// From client to peer, at 20 000 datagrams a second, of all servers in turn.
     Latency,
     /// Through TLS or DTLS.
@@ -67,7 +69,7 @@ const fn forward(sessions: usize, bytes: usize, burst: usize) -> What {
     What::Forward { sessions, bytes, burst }
 }
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     Row { name: "1x160", load: forward(1, 160, 1), kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn] },
     Row {
         name: "100x160",
@@ -86,6 +88,7 @@ const ROWS: [Row; 16] = [
         kinds: &[Kind::Farcall, PLAIN, MMSG, Kind::Coturn],
     },
     Row { name: "memory", load: What::Memory { allocations: 10_000 }, kinds: RIVALS },
+    Row { name: "flood", load: What::Flood, kinds: RIVALS },
     Row { name: "latency", load: What::Latency, kinds: &[MMSG, Kind::Farcall, Kind::Coturn] },
     Row { name: "steps", load: forward(100, 1200, 8), kinds: &[PLAIN, MMSG, GRO, CUT, GSO, Kind::Portable] },
     Row { name: "tls", load: What::Secure(Secure::Handshake(Layer::Tls)), kinds: RIVALS },
@@ -125,16 +128,26 @@ pub(crate) fn run(ctx: &Context, figures: &mut Figures, only: &[String]) -> Resu
         if kinds.is_empty() {
             continue;
         }
-        let rounds = if matches!(load, What::Memory { .. }) { 2 } else { ROUNDS };
+        // What is no matter of time is counted once.
+        let (counted_from, rounds) = match load {
+            What::Flood => (0, 1),
+            What::Memory { .. } => (1, 2),
+            What::Forward { .. }
+            | What::Between { .. }
+            | What::Cycle { .. }
+            | What::Binding { .. }
+            | What::Latency
+            | What::Secure(_) => (1, ROUNDS),
+        };
         for round in 0..rounds {
             if let What::Latency = load {
-                latency::measure(ctx, name, &kinds, (round > 0).then_some(&mut *figures))?;
+                latency::measure(ctx, name, &kinds, (round >= counted_from).then_some(&mut *figures))?;
                 continue;
             }
             for kind in &kinds {
                 let what = format!("{name}, {}", kind.name());
                 let samples = measure(ctx, *kind, *load).with_context(|| what.clone())?;
-                for (unit, sample) in samples.into_iter().filter(|_| round > 0) {
+                for (unit, sample) in samples.into_iter().filter(|_| round >= counted_from) {
                     figures.add(&what, unit, sample);
                 }
             }
@@ -156,11 +169,15 @@ fn raise_descriptor_limit() -> Result<()> {
         .context("raising the descriptor limit")
 }
 
-type Samples = Vec<(&'static str, f64)>;
+/// What one run brings: units and figures.
+pub(crate) type Samples = Vec<(&'static str, f64)>;
 
 fn measure(ctx: &Context, kind: Kind, what: What) -> Result<Samples> {
     if let What::Secure(what) = what {
         return secure(ctx, kind, what);
+    }
+    if let What::Flood = what {
+        return flood::measure(ctx, kind);
     }
     let server = Server::start(ctx, kind)?;
     match what {
@@ -177,7 +194,7 @@ fn measure(ctx: &Context, kind: Kind, what: What) -> Result<Samples> {
         What::Cycle { clients } => cycle(&server, clients),
         What::Binding { sources } => binding(&server, sources),
         What::Memory { allocations } => memory(&server, allocations),
-        What::Latency | What::Secure(_) => bail!("measured elsewhere"),
+        What::Flood | What::Latency | What::Secure(_) => bail!("measured elsewhere"),
     }
 }
 
@@ -309,6 +326,6 @@ pub(crate) fn microseconds(time: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a second's worth, and sizes of processes")]
-fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }

@@ -69,6 +69,17 @@ impl Server {
         }
     }
 
+    /// The same with the limits on strangers that it has unless told otherwise.
+    pub(crate) fn start_as_installed(ctx: &Context, kind: Kind) -> Result<Self> {
+        if kind != Kind::Farcall {
+            return Self::start(ctx, kind);
+        }
+        let host = cpu::server_host();
+        let user = format!("{}:{}", USER.0, USER.1);
+        let relay = Relay::listen(ctx, &host, &host.any_port(), &args!["--workers", "1", "--user", user])?;
+        Ok(Self { udp: relay.udp, process: relay.process, kind })
+    }
+
     /// Whether sessions are opened without TURN.
     pub(crate) fn is_bare(&self) -> bool {
         matches!(self.kind, Kind::Bare(_))
@@ -79,6 +90,11 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(1024 * line.trim().trim_end_matches(" kB").parse::<u64>()?)
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> Result<u64> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count() as u64)
     }
 
     /// CPU time it has used so far.
