@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failure::{Failure, Reason};
 use crate::forward::{self, Rule};
+use crate::identity::{KeyError, PublicKey};
 use crate::media::{Source, Tones};
 use crate::net::{IcePolicy, Trust};
 use crate::session::OfferPolicy;
@@ -33,7 +35,7 @@ pub struct Common {
         global = true,
         value_name = "URL",
         env = "FARCALL_PEER_SIGNALING",
-        default_value = "http://127.0.0.1:8080"
+        default_value = Self::SIGNALING
     )]
     pub signaling: String,
     /// A bearer token, where the signaling server wants one.
@@ -58,6 +60,53 @@ pub struct Common {
     /// Use this local address and no other; may be repeated.
     #[arg(long, global = true, value_name = "IP")]
     pub bind: Vec<IpAddr>,
+    /// File with the private key that proves who this side is, or `none`; without this the one that `farcall-peer
+    /// identity` made, if it did.
+    #[arg(long, global = true, value_name = "FILE", env = "FARCALL_PEER_IDENTITY")]
+    pub identity: Option<PathBuf>,
+    /// Talk to whoever has this key and nobody else; may be repeated. Or to whoever was `known` first in a room, or to
+    /// `anybody`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY",
+        env = "FARCALL_PEER_TRUST",
+        value_delimiter = ',',
+        default_value = "known"
+    )]
+    pub trust: Vec<TrustArg>,
+}
+
+/// Whom to talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustArg {
+    /// Whoever has this key.
+    Key(PublicKey),
+    /// In each room whoever was met there first.
+    Known,
+    /// Whoever is in the room.
+    Anybody,
+}
+
+impl TrustArg {
+    pub(crate) fn key(&self) -> Option<PublicKey> {
+        match self {
+            Self::Key(key) => Some(*key),
+            Self::Known | Self::Anybody => None,
+        }
+    }
+}
+
+impl FromStr for TrustArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "known" => Ok(Self::Known),
+            "anybody" => Ok(Self::Anybody),
+            key => key.parse().map(Self::Key).map_err(|error: KeyError| error.to_string()),
+        }
+    }
 }
 
 /// Which paths are acceptable.
@@ -70,7 +119,10 @@ pub enum IcePolicyArg {
 }
 
 impl Common {
-    pub(crate) fn trust(&self) -> Result<Trust, Failure> {
+    /// The server of those who do not name one.
+    pub(crate) const SIGNALING: &str = "http://127.0.0.1:8080";
+
+    pub(crate) fn authorities(&self) -> Result<Trust, Failure> {
         Trust::of(self.ca.as_deref()).map_err(|error| Failure::new(Reason::BadUsage, error.to_string()))
     }
 
@@ -106,17 +158,29 @@ pub enum Verb {
     Nat(Nat),
     /// Check that the servers which a call needs can be reached, and tell what to do if not.
     Doctor(Doctor),
+    /// Print who this side is, for others to trust; the first time, become somebody.
+    Identity,
+    /// Print whom this side knows, and in which rooms; or forget somebody.
+    Known(Known),
     /// Print what a shell needs to complete the words of this program.
     Completions(Completions),
     /// Write manual pages, one for each verb.
     Man(Man),
 }
 
+/// Flags of `known`.
+#[derive(Debug, Clone, Args)]
+pub struct Known {
+    /// Whoever comes first to this room may be somebody else from now on.
+    #[arg(long, value_name = "ROOM")]
+    pub forget: Option<String>,
+}
+
 /// Flags of those who join a room.
 #[derive(Debug, Clone, Args)]
 pub struct Joining {
-    /// The room key, which both sides must know.
-    pub room: String,
+    /// The room key, which both sides must know, or the code that the other side made. Without it, a code is made here.
+    pub room: Option<String>,
     /// How.
     #[command(flatten)]
     pub manner: Manner,
@@ -224,9 +288,9 @@ pub struct Send {
     /// Files, and folders with everything in them.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// The room key, which both sides must know.
+    /// The room key, which both sides must know, or the code that the other side made. Without it, a code is made here.
     #[arg(long, value_name = "ROOM", env = "FARCALL_PEER_KEY", hide_env_values = true)]
-    pub key: String,
+    pub key: Option<String>,
     /// How to meet.
     #[command(flatten)]
     pub manner: Manner,
@@ -235,9 +299,12 @@ pub struct Send {
 /// Flags of `receive`.
 #[derive(Debug, Clone, Args)]
 pub struct Receive {
-    /// The room key, which both sides must know.
+    /// The code that the other side made.
+    #[arg(conflicts_with = "key")]
+    pub code: Option<String>,
+    /// The room key, which both sides must know. Without it and a code, a code is made here.
     #[arg(long, value_name = "ROOM", env = "FARCALL_PEER_KEY", hide_env_values = true)]
-    pub key: String,
+    pub key: Option<String>,
     /// The folder to receive into; it is made if it is not there.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub to: PathBuf,

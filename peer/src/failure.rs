@@ -35,6 +35,10 @@ pub enum Reason {
     Cancelled,
     /// The other side does not allow it.
     Refused,
+    /// The other side is not whom it should be, or the other way round.
+    Untrusted,
+    /// The code was wrong, and must not be used again.
+    WrongCode,
     /// Anything else.
     Internal,
 }
@@ -48,7 +52,7 @@ impl Reason {
             Self::Unreachable => 69,
             Self::RoomFull => 75,
             Self::IceFailed => 76,
-            Self::BadToken | Self::Refused => 77,
+            Self::BadToken | Self::Refused | Self::Untrusted | Self::WrongCode => 77,
             Self::BadData => 65,
             Self::NoInput => 66,
             Self::Exists => 73,

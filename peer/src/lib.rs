@@ -54,6 +54,7 @@ mod clock;
 mod connection;
 mod failure;
 mod forward;
+pub mod identity;
 mod media;
 mod net;
 mod peer;
@@ -72,7 +73,7 @@ pub use self::failure::{Failure, Reason};
 pub use self::forward::{Forward, Network, Rule};
 pub use self::media::{Clip, Codec, Feed, Feeds, Source, Tones};
 pub use self::net::{IcePolicy, IceServer};
-pub use self::peer::{Config, Connections, Peer};
+pub use self::peer::{CodeSide, Config, Connections, Peer};
 pub use self::report::{
     CandidateReport, CandidateSide, DataStats, DescriptionKind, Direction, Event, Format, MediaKind,
     NatBehaviour, ParticipantState, PathReport, RelayStats, Reporter, SignalingState, StatsReport, Status,

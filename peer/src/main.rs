@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         | Verb::Echo(_)
         | Verb::Nat(_)
         | Verb::Doctor(_)
+        | Verb::Identity
+        | Verb::Known(_)
         | Verb::Completions(_)
         | Verb::Man(_) => Reporter::new(format),
     };
@@ -59,6 +61,8 @@ fn block_on(cli: &Cli, reporter: &Reporter) -> Result<(), Failure> {
             Verb::Echo(echo) => verbs::echo::run(&cli.common, echo, reporter).await,
             Verb::Nat(nat) => verbs::nat::run(&cli.common, nat, reporter).await,
             Verb::Doctor(doctor) => verbs::doctor::run(&cli.common, doctor, reporter).await,
+            Verb::Identity => verbs::identity::own(&cli.common, reporter),
+            Verb::Known(flags) => verbs::identity::known(flags, reporter),
             Verb::Completions(flags) => verbs::manual::completions(flags),
             Verb::Man(flags) => verbs::manual::pages(flags),
             Verb::Bench(bench) => verbs::bench::run(&cli.common, bench, reporter).await,

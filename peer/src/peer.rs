@@ -17,9 +17,10 @@ use crate::channel;
 use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
+use crate::identity::{Code, Folder, Identity, Introduction, PublicKey, Trust};
 use crate::media::{Feeds, Tones};
 use crate::net::{
-    BindAddresses, Change, Changes, Eagerness, IcePolicy, IceServer, ServerOutcome, Trust, UsableServers,
+    self, BindAddresses, Change, Changes, Eagerness, IcePolicy, IceServer, ServerOutcome, UsableServers,
 };
 use crate::report::{Event, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
@@ -55,6 +56,34 @@ pub struct Config {
     pub stats: Option<Duration>,
     /// How long after both are in the room a connection must be up.
     pub connect_timeout: Duration,
+    /// To prove who this side is.
+    pub identity: Option<Arc<Identity>>,
+    /// Whom to talk to.
+    pub trust: Trust,
+    /// Where to note whom [`Trust::Known`] meets for the first time.
+    pub folder: Option<Folder>,
+    /// A code that takes the place of the room key.
+    pub code: Option<CodeSide>,
+    /// Goes on when a call cannot be made or the other side is not trusted: somebody else may call.
+    pub unattended: bool,
+}
+
+/// What a code is to this side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CodeSide {
+    /// It was made here; whoever comes must know it.
+    Made(Code),
+    /// It was told to this side.
+    Told(Code),
+}
+
+impl CodeSide {
+    /// Whichever it is.
+    #[must_use]
+    pub fn code(&self) -> &Code {
+        let (Self::Made(code) | Self::Told(code)) = self;
+        code
+    }
 }
 
 impl Config {
@@ -75,6 +104,11 @@ impl Config {
             record: None,
             stats: None,
             connect_timeout: CONNECT_TIMEOUT,
+            identity: None,
+            trust: Trust::Anybody,
+            folder: None,
+            code: None,
+            unattended: false,
         }
     }
 }
@@ -94,7 +128,7 @@ pub struct Peer {
 impl Peer {
     /// Begins to join. How it goes is told by [`Peer::event`].
     pub fn start(config: Config) -> Result<Self, Failure> {
-        let trust = Trust::of(config.ca.as_deref())
+        let authorities = net::Trust::of(config.ca.as_deref())
             .map_err(|error| Failure::new(Reason::BadUsage, error.to_string()))?;
         let (commands, command_queue) = mpsc::unbounded_channel();
         let (outgoing, outgoing_queue) = mpsc::channel(MESSAGES);
@@ -105,12 +139,15 @@ impl Peer {
         let (event_sender, events) = mpsc::channel(EVENTS);
         let (happening_sender, happenings) = mpsc::unbounded_channel();
         let instance = format!("{:016x}", rand::random::<u64>());
+        let room = config.code.as_ref().map_or(config.room, |code| code.code().room());
+        let identity_key = config.identity.as_ref().map(|own| own.public_key().as_bytes().to_vec());
         let signaling = Client::start(signaling::Config {
             server: config.server.clone(),
             token: config.token,
             ca: config.ca,
-            room: config.room.clone(),
+            room: room.clone(),
             display_name: config.display_name,
+            identity_key: identity_key.unwrap_or_default(),
             instance: instance.clone(),
         })?;
         let addresses = if config.bind.is_empty() {
@@ -121,17 +158,24 @@ impl Peer {
         let changes = Changes::new(addresses.clone());
         let agent = Agent {
             session: Session::new(session::Config {
-                room: config.room,
+                room: room.clone(),
                 instance,
                 offer: config.offer,
                 connect_timeout: config.connect_timeout,
+                identity: config.identity,
+                trust: config.trust,
+                introduction: config.code.map(|code| match code {
+                    CodeSide::Made(code) => Introduction::new(code, true),
+                    CodeSide::Told(code) => Introduction::new(code, false),
+                }),
+                unattended: config.unattended,
             }),
             signaling,
             connection: None,
             connecting: connection::Config {
                 policy: config.policy,
                 addresses,
-                trust,
+                trust: authorities,
                 eagerness: Eagerness::WhenUdpIsSilent,
                 feeds: config.feeds,
                 tones: Arc::new(Mutex::new(wanted_tones)),
@@ -154,6 +198,7 @@ impl Peer {
             stats: config.stats.map(|interval| interval.max(SHORTEST_STATS)),
             stats_due: None,
             changes,
+            notebook: config.folder.map(|folder| Notebook { folder, server: config.server, room }),
         };
         let task = tokio::spawn(agent.run());
         Ok(Self { commands, outgoing, tones, data, connections: Connections(connections), events, task })
@@ -242,9 +287,18 @@ struct Agent {
     connections: watch::Sender<Option<channel::Connection>>,
     events: mpsc::Sender<Event>,
     changes: Changes,
+    notebook: Option<Notebook>,
     stats: Option<Duration>,
     /// When to tell them next.
     stats_due: Option<Instant>,
+}
+
+/// Where it is noted whom the room belongs to.
+#[derive(Clone)]
+struct Notebook {
+    folder: Folder,
+    server: String,
+    room: String,
 }
 
 /// How it ended.
@@ -370,6 +424,12 @@ impl Agent {
                         self.close().await;
                     }
                 }
+                Intent::Certify { link } => {
+                    let Some(connection) = self.connection_of(link) else { continue };
+                    let event = connection.certificate_of_other().await;
+                    self.session.handle_link(clock::now(), link, event);
+                }
+                Intent::Remember { key } => self.remember(key).await,
                 Intent::Established { link, elapsed } => self.established(link, elapsed).await,
                 Intent::AddCandidate { link, candidate } => {
                     if let Some(connection) = self.connection_mut(link) {
@@ -438,6 +498,15 @@ impl Agent {
             None => (unknown(), unknown(), unknown()),
         };
         self.tell(Event::Connected { local, remote, protocol, elapsed_ms: milliseconds(elapsed) }).await;
+    }
+
+    async fn remember(&mut self, key: PublicKey) {
+        let Some(Notebook { folder, server, room }) = self.notebook.clone() else { return };
+        let note = move || folder.change_known_peers(|known| known.remember(&server, &room, key));
+        let noted = tokio::task::spawn_blocking(note).await;
+        if let Ok(Err(failure)) = noted {
+            self.tell(Event::Warning { message: format!("the other side is not noted: {failure}") }).await;
+        }
     }
 
     fn follow_network(&mut self, change: Change) {

@@ -1,6 +1,7 @@
 //! Two real processes on loopback, with a signaling service made for the test.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper that fails fails its test")]
 
+mod identities;
 mod service;
 mod verbs;
 
@@ -270,10 +271,16 @@ impl Peer {
     }
 
     fn spawn_at(signaling: &str, arguments: &[&str]) -> Self {
+        Self::spawn_as(Path::new("/nonexistent"), signaling, arguments)
+    }
+
+    /// Somebody whose identity and known peers are in this folder.
+    fn spawn_as(home: &Path, signaling: &str, arguments: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_farcall-peer"))
             .args(["--json", "--bind", "127.0.0.1", "--signaling", signaling])
             .args(arguments)
             .env_remove("FARCALL_PEER_TOKEN")
+            .env("FARCALL_PEER_HOME", home)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

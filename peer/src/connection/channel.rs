@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelInit};
 use webrtc::error::Result;
 use webrtc::peer_connection::PeerConnection;
@@ -41,7 +41,7 @@ pub(super) async fn create(connection: &dyn PeerConnection) -> Result<Arc<dyn Da
     connection.create_data_channel(LABEL, Some(init)).await
 }
 
-/// Takes what comes until the channel closes; says when it is open.
+/// Takes what comes until the channel closes; says when it is open and may be used.
 pub(super) async fn receive(
     channel: Arc<dyn DataChannel>,
     opened: oneshot::Sender<()>,
@@ -49,6 +49,7 @@ pub(super) async fn receive(
     link: LinkId,
     happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     gate: Arc<BurstGate>,
+    mut accepted: watch::Receiver<bool>,
 ) {
     let mut opened = Some(opened);
     while let Some(event) = channel.poll().await {
@@ -63,6 +64,9 @@ pub(super) async fn receive(
             && let Some(opened) = opened.take()
         {
             gate.open();
+            if accepted.wait_for(|accepted| *accepted).await.is_err() {
+                return;
+            }
             let _ = happenings.send((link, Happening::ChannelOpen { label: LABEL.to_owned() }));
             let _ = opened.send(());
         } else if matches!(event, DataChannelEvent::OnClose) {

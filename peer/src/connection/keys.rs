@@ -1,4 +1,4 @@
-//! The keys of both ends, as DTLS really used them: what safety words are made of.
+//! The keys of both ends, as DTLS really used them: what safety words are made of, and assertions compared with.
 
 use sha2::{Digest, Sha256};
 use webrtc::peer_connection::PeerConnection;
@@ -6,9 +6,13 @@ use webrtc::peer_connection::PeerConnection;
 /// The SHA-256 fingerprints of the own certificate and of the one that the other side showed.
 pub(super) async fn fingerprints(engine: &dyn PeerConnection) -> Option<[Vec<u8>; 2]> {
     let own = of_description(&engine.local_description().await?.sdp)?;
+    Some([own, of_other(engine).await?])
+}
+
+/// The SHA-256 fingerprint of the certificate that the other side showed.
+pub(super) async fn of_other(engine: &dyn PeerConnection) -> Option<Vec<u8>> {
     let shown = engine.sctp().await?.transport().get_remote_certificates().await.ok()?;
-    let other = Sha256::digest(shown.first()?).to_vec();
-    Some([own, other])
+    Some(Sha256::digest(shown.first()?).to_vec())
 }
 
 /// RFC 8122, section 5.

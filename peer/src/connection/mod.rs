@@ -85,6 +85,8 @@ pub(crate) struct Connection {
     /// The same for whoever uses it.
     face: crate::channel::Connection,
     over: watch::Sender<bool>,
+    /// Set when the other side is whom it should be: nothing of it is used before.
+    accepted: watch::Sender<bool>,
     watch: Arc<TurnWatch>,
     announced: Arc<Announced>,
     tones: Arc<Agreed>,
@@ -113,6 +115,7 @@ impl Connection {
         let (tracks, remote_tracks) = mpsc::unbounded_channel();
         let (channels, incoming) = mpsc::unbounded_channel();
         let (over, is_over) = watch::channel(false);
+        let (accepted, is_accepted) = watch::channel(false);
         let happenings = config.happenings.clone();
         let engine = engine::build(Parts {
             servers,
@@ -154,6 +157,7 @@ impl Connection {
             link,
             happenings.clone(),
             gate,
+            is_accepted.clone(),
         ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
         let receivers = Receivers::start(
@@ -162,11 +166,13 @@ impl Connection {
             Arc::clone(&tones),
             config.record.clone(),
             happenings.clone(),
+            is_accepted,
         );
         Ok(Self {
             link,
             face: crate::channel::Connection::new(Arc::clone(&engine), incoming, is_over),
             over,
+            accepted,
             engine,
             watch,
             announced,
@@ -321,12 +327,18 @@ impl Connection {
         false
     }
 
-    /// Packets pass: media may flow, and the path is known. `signaled` knows the kind of a remote address.
+    /// The SHA-256 fingerprint of the certificate that the other side showed.
+    pub(crate) async fn certificate_of_other(&self) -> LinkEvent {
+        LinkEvent::Certified { other: keys::of_other(&*self.engine).await }
+    }
+
+    /// Packets pass between the right two: media may flow, and the path is known. `signaled` knows the kind of a remote address.
     pub(crate) async fn established(
         &mut self,
         signaled: impl Fn(&str) -> Option<String>,
     ) -> Option<PathReport> {
         self.up_since.get_or_insert_with(clock::now);
+        self.accepted.send_replace(true);
         for sender in &mut self.senders {
             sender.start();
         }

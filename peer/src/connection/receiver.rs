@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
@@ -41,11 +41,12 @@ impl Receivers {
         tones: Arc<Agreed>,
         record: Option<PathBuf>,
         happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
+        accepted: watch::Receiver<bool>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let frames = Arc::<FramesReceived>::default();
         let desk = Desk { link, tones, record, happenings, frames: Arc::clone(&frames) };
-        let task = tokio::spawn(desk.run(tracks, stopped));
+        let task = tokio::spawn(desk.run(tracks, stopped, accepted));
         Self { stop, task, frames }
     }
 
@@ -71,8 +72,13 @@ impl Desk {
         self,
         mut tracks: mpsc::UnboundedReceiver<Arc<dyn TrackRemote>>,
         mut stopped: oneshot::Receiver<()>,
+        mut accepted: watch::Receiver<bool>,
     ) {
         let mut readers = JoinSet::new();
+        tokio::select! {
+            _ = accepted.wait_for(|accepted| *accepted) => {}
+            _ = &mut stopped => return,
+        }
         loop {
             tokio::select! {
                 track = tracks.recv() => match track {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::failure::Reason;
+use crate::identity::Standing;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,6 +55,38 @@ pub enum Event {
         protocol: String,
         /// Since both were in the room.
         elapsed_ms: f64,
+    },
+    /// A code was made, which the other side must be told.
+    Code {
+        /// Four digits and three words.
+        code: String,
+        /// What to do there.
+        command: String,
+    },
+    /// The other side has proved who it is.
+    Identity {
+        /// Its public key.
+        key: String,
+        /// How that is known.
+        standing: Standing,
+    },
+    /// Who this side is.
+    OwnIdentity {
+        /// Its public key, for others to trust.
+        key: String,
+        /// Where the private one is.
+        file: String,
+        /// It was made just now.
+        made: bool,
+    },
+    /// A peer that was met before.
+    KnownPeer {
+        /// By this key.
+        key: String,
+        /// Through this signaling server.
+        server: String,
+        /// In this room.
+        room: String,
     },
     /// What both ends read to each other to find out whether somebody is in between.
     SafetyWords {

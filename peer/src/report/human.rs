@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::identity::Standing;
+
 use super::event::{
     CandidateReport, Direction, Event, ParticipantState, SignalingState, StatsReport, Status, StreamStats,
 };
@@ -34,6 +36,19 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Connected { local, remote, protocol, elapsed_ms } => {
             format!("Path: {local} to {remote} over {protocol}, up after {elapsed_ms:.0} ms")
         }
+        Event::Code { code, command } => format!("Code: {code}\nOn the other side: {command}"),
+        Event::Identity { key, standing } => match standing {
+            Standing::Proven => format!("The other side is {key}"),
+            Standing::Trusted => format!("The other side is {key}, which is trusted"),
+            Standing::Known => format!("The other side is {key}, as before"),
+            Standing::New => {
+                format!(
+                    "The other side is {key}, met in this room for the first time; it will be known from now on"
+                )
+            }
+        },
+        Event::OwnIdentity { key, .. } => key.clone(),
+        Event::KnownPeer { key, server, room } => format!("{key}  {server}  {}", printable(room)),
         Event::SafetyWords { words } => {
             let (first, second) = words.split_at(words.len() / 2);
             format!("Safety words: {} / {}", first.join(" "), second.join(" "))
@@ -89,6 +104,15 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Error { message, .. } => format!("Error: {}", printable(message)),
     };
     Some(text)
+}
+
+/// What people should know beside what they asked for.
+pub(super) fn aside(event: &Event) -> Option<String> {
+    let Event::OwnIdentity { file, made, .. } = event else { return None };
+    let made = if *made { ", made just now" } else { "" };
+    Some(format!(
+        "The private key is in {file}{made}. Others talk to nobody else with --trust and what is above."
+    ))
 }
 
 /// Text from elsewhere without what could drive a terminal.

@@ -52,7 +52,7 @@ impl Reporter {
         Self { format, outlet: Outlet::Usual, started: clock::now(), writing: Arc::default() }
     }
 
-    /// A reporter that leaves stdout alone, since it is for data, and tells people of misfortunes alone.
+    /// A reporter that leaves stdout alone, since it is for data, and tells people no more than they must know.
     #[must_use]
     pub fn beside_data(format: Format) -> Self {
         Self { outlet: Outlet::BesideData, ..Self::new(format) }
@@ -120,17 +120,25 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
+fn asked_for(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Text { .. } | Event::Candidate(_) | Event::OwnIdentity { .. } | Event::KnownPeer { .. }
+    )
+}
+
 fn write_human(event: &Event, outlet: Outlet) -> io::Result<()> {
-    let misfortune = matches!(event, Event::Warning { .. } | Event::Error { .. });
-    if outlet == Outlet::BesideData && !misfortune {
+    let needed = matches!(event, Event::Warning { .. } | Event::Error { .. } | Event::Code { .. });
+    if outlet == Outlet::BesideData && !needed {
         return Ok(());
     }
     let Some(text) = human::describe(event) else { return Ok(()) };
     // What was asked for goes to stdout; how it went, to stderr.
-    if matches!(event, Event::Text { .. } | Event::Candidate(_)) {
+    if asked_for(event) {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{text}")?;
-        stdout.flush()
+        stdout.flush()?;
+        human::aside(event).map_or(Ok(()), |text| writeln!(io::stderr().lock(), "{text}"))
     } else {
         writeln!(io::stderr().lock(), "{text}")
     }

@@ -6,21 +6,25 @@
 
 pub(crate) mod candidate;
 mod negotiation;
+mod recognition;
 mod sdp;
 #[cfg(test)]
 mod tests;
 mod types;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use self::negotiation::{Negotiation, Offer};
+use self::recognition::{Recognition, Verdict};
 pub(crate) use self::types::{
     Candidate, Command, Intent, LeaveReason, LinkEvent, LinkId, Participant, Payload, SessionId, Signal,
 };
 use crate::failure::{Failure, Reason};
+use crate::identity::{Identity, Introduction, Judge, Outcome, Standing, Step, Trust};
 use crate::report::{CandidateSide, Event, ParticipantState, Status};
 
 /// Who makes the first offer.
@@ -33,7 +37,7 @@ pub enum OfferPolicy {
 }
 
 /// What the core must know beforehand.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Config {
     /// The room key, to report it.
     pub(crate) room: String,
@@ -42,14 +46,25 @@ pub(crate) struct Config {
     pub(crate) offer: OfferPolicy,
     /// How long after both are in the room a connection must be up.
     pub(crate) connect_timeout: Duration,
+    /// To prove who this side is.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// Whom it talks to.
+    pub(crate) trust: Trust,
+    /// How it gets to know the other side by a code.
+    pub(crate) introduction: Option<Introduction>,
+    /// Goes on when a call cannot be made: somebody else may call.
+    pub(crate) unattended: bool,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Session {
     config: Config,
+    recognition: Recognition,
     own: Option<Own>,
     other: Option<Participant>,
+    /// Until when whoever is there must answer to the code.
+    answer_due: Option<Instant>,
     link: Option<Link>,
     links_made: u64,
     /// The last link ended because somebody wanted it to: who comes back is not called again by itself.
@@ -75,6 +90,8 @@ struct Link {
     since: Instant,
     negotiation: Negotiation,
     state: LinkState,
+    /// What the other side showed, once packets pass.
+    certificate: Option<Option<Vec<u8>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,11 +109,15 @@ enum LinkState {
 }
 
 impl Session {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(mut config: Config) -> Self {
+        let judge = Judge::new(std::mem::take(&mut config.trust));
+        let recognition = Recognition::new(config.identity.take(), judge, config.introduction.take());
         Self {
             config,
+            recognition,
             own: None,
             other: None,
+            answer_due: None,
             link: None,
             links_made: 0,
             hung_up: false,
@@ -119,6 +140,12 @@ impl Session {
         // What a closed connection still had to say does not matter any more.
         let Some(link) = self.link.as_mut().filter(|link| link.id == id) else { return };
         let (negotiation, peer, out) = (&mut link.negotiation, &link.peer, &mut self.intents);
+        if let (LinkEvent::OfferMade { sdp } | LinkEvent::AnswerMade { sdp }, Some(own)) = (&event, &self.own)
+        {
+            for payload in self.recognition.assertions(&own.session, peer, sdp) {
+                out.push_back(Intent::Send { to: peer.clone(), negotiation: String::new(), payload });
+            }
+        }
         match event {
             LinkEvent::Opened => {
                 self.status = report_status(self.status, Status::SetUp, out);
@@ -149,7 +176,11 @@ impl Session {
                     negotiation.offer(Offer::Plain, out);
                 }
             }
-            LinkEvent::Up => self.up(now),
+            LinkEvent::Up => self.up(),
+            LinkEvent::Certified { other } => {
+                link.certificate = Some(other);
+                self.recognise(now);
+            }
             LinkEvent::Disconnected | LinkEvent::Failed => self.broken(now),
         }
         self.give_up_if_hopeless();
@@ -183,8 +214,14 @@ impl Session {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.answer_due.take_if(|due| *due <= now).is_some() {
+            self.fail(Reason::WrongCode, "whoever is there does not answer to the code".to_owned());
+        }
         let Some(link) = &mut self.link else { return };
         match link.state {
+            LinkState::Connecting { until } if until <= now && link.certificate.is_some() => {
+                self.refuse("the other side did not prove in time that it knows the code".to_owned());
+            }
             LinkState::Connecting { until } if until <= now => {
                 let message = if link.negotiation.has_negotiated() {
                     "no pair of candidates connected in time"
@@ -209,11 +246,12 @@ impl Session {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        match self.link.as_ref()?.state {
+        let of_link = self.link.as_ref().and_then(|link| match link.state {
             LinkState::Connecting { until } => Some(until),
             LinkState::Broken { next, .. } => Some(next),
             LinkState::Up => None,
-        }
+        });
+        [of_link, self.answer_due].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_intent(&mut self) -> Option<Intent> {
@@ -283,6 +321,9 @@ impl Session {
         {
             return;
         }
+        if !self.is_introduced_to(now, &participant) {
+            return;
+        }
         let polite = self.is_polite_to(&participant);
         if let Some(link) = &mut self.link {
             if link.peer == participant.session {
@@ -309,6 +350,7 @@ impl Session {
     fn absent(&mut self, session: &SessionId, reason: LeaveReason) {
         if self.other.as_ref().is_some_and(|other| other.session == *session) {
             self.other = None;
+            self.answer_due = None;
         }
         let Some(link) = self.link.as_ref().filter(|link| link.peer == *session) else { return };
         let gone = match reason {
@@ -326,7 +368,22 @@ impl Session {
 
     fn message(&mut self, now: Instant, from: &SessionId, negotiation: String, payload: Payload) {
         let Some(other) = self.other.clone().filter(|other| other.session == *from) else { return };
+        if let Payload::Introduction(step) = payload {
+            return self.introduce(now, other, &step);
+        }
+        if !self.recognition.admits(from) {
+            if payload == (Payload::Hangup { reason: WRONG_CODE.to_owned() }) && self.answer_due.is_some() {
+                let message = "the code is wrong, and good for nobody any more: ask for a new one";
+                self.fail(Reason::WrongCode, message.to_owned());
+            }
+            return;
+        }
         match payload {
+            Payload::Introduction(_) => {}
+            Payload::Assertion(assertion) => {
+                self.recognition.heard(from, assertion);
+                self.recognise(now);
+            }
             Payload::Text(text) => self.intents.push_back(Intent::Report(Event::Text { text })),
             Payload::Hangup { reason } => self.hung_up(from, reason),
             Payload::Offer { sdp } => {
@@ -357,6 +414,12 @@ impl Session {
             self.give_up("the other side found no pair of candidates that connects");
             return;
         }
+        if reason == UNTRUSTED {
+            self.drop_link("the other side does not trust this identity");
+            self.hung_up = true;
+            self.fail(Reason::Untrusted, "the other side does not trust this identity".to_owned());
+            return;
+        }
         self.hung_up = true;
         self.drop_link(&reason);
     }
@@ -374,18 +437,95 @@ impl Session {
             since: now,
             negotiation: Negotiation::new(id, polite, instance),
             state: LinkState::Connecting { until: now + self.config.connect_timeout },
+            certificate: None,
         });
         self.status = report_status(self.status, Status::Connected, &mut self.intents);
         self.intents.push_back(Intent::Open { link: id });
     }
 
-    fn up(&mut self, now: Instant) {
+    fn up(&mut self) {
         let Some(link) = &mut self.link else { return };
-        if let LinkState::Connecting { .. } = link.state {
-            let elapsed = now.saturating_duration_since(link.since);
-            self.intents.push_back(Intent::Established { link: link.id, elapsed });
+        match link.state {
+            LinkState::Connecting { .. } => self.intents.push_back(Intent::Certify { link: link.id }),
+            LinkState::Up | LinkState::Broken { .. } => link.state = LinkState::Up,
         }
-        link.state = LinkState::Up;
+    }
+
+    /// Once it is known which certificate the other side showed: may the connection be used?
+    fn recognise(&mut self, now: Instant) {
+        let (Some(link), Some(own)) = (&mut self.link, &self.own) else { return };
+        let (LinkState::Connecting { .. }, Some(certificate)) = (link.state, &link.certificate) else {
+            return;
+        };
+        match self.recognition.recognise(&own.session, &link.peer, certificate.as_deref()) {
+            Verdict::Waiting => {}
+            Verdict::Refused(why) => self.refuse(why),
+            Verdict::Accepted(found) => {
+                link.state = LinkState::Up;
+                if let Some((key, standing)) = found {
+                    let key_text = key.to_string();
+                    self.intents.push_back(Intent::Report(Event::Identity { key: key_text, standing }));
+                    if standing == Standing::New {
+                        self.intents.push_back(Intent::Remember { key });
+                    }
+                }
+                let elapsed = now.saturating_duration_since(link.since);
+                self.intents.push_back(Intent::Established { link: link.id, elapsed });
+            }
+        }
+    }
+
+    /// Where there is a code, nothing else is said to anybody before they have proved that they know it.
+    fn is_introduced_to(&mut self, now: Instant, other: &Participant) -> bool {
+        let Some(own) = &self.own else { return false };
+        if self.recognition.admits(&other.session) {
+            return true;
+        }
+        if let Some(payload) = self.recognition.greet(&own.session, &other.session) {
+            self.answer_due = Some(now + self.config.connect_timeout);
+            let to = other.session.clone();
+            self.intents.push_back(Intent::Send { to, negotiation: String::new(), payload });
+        }
+        false
+    }
+
+    fn introduce(&mut self, now: Instant, other: Participant, step: &Step) {
+        let Some(own) = &self.own else { return };
+        let outcome = self.recognition.introduce(&own.session, &other.session, step);
+        let say = |payload| Intent::Send { to: other.session.clone(), negotiation: String::new(), payload };
+        match outcome {
+            Outcome::Going(step) => self.intents.extend(step.map(Payload::Introduction).map(say)),
+            Outcome::Done(step) => {
+                self.intents.extend(step.map(Payload::Introduction).map(say));
+                self.answer_due = None;
+                self.present(now, other);
+            }
+            Outcome::Wrong => {
+                self.intents.push_back(say(Payload::Hangup { reason: WRONG_CODE.to_owned() }));
+                let message =
+                    "somebody came with a wrong code, so this one is good for nobody any more: make another";
+                self.fail(Reason::WrongCode, message.to_owned());
+            }
+        }
+    }
+
+    /// The connection works, but it must not be used.
+    fn refuse(&mut self, why: String) {
+        let Some(link) = self.link.take() else { return };
+        self.intents.push_back(hang_up(&link, UNTRUSTED));
+        self.intents.push_back(Intent::Close { link: link.id });
+        self.hung_up = true;
+        self.fail(Reason::Untrusted, why);
+    }
+
+    /// Where nobody attends, somebody else may call.
+    fn fail(&mut self, reason: Reason, message: String) {
+        // A burnt code is of no use to anybody who calls.
+        if self.config.unattended && reason != Reason::WrongCode {
+            self.intents.push_back(Intent::Report(Event::Hangup { reason: message }));
+        } else {
+            self.end(Intent::Fail(Failure::new(reason, message)));
+        }
     }
 
     /// A connection that never was up has its own deadline; one that was gets ICE restarts.
@@ -426,7 +566,12 @@ impl Session {
             .with_details(json!({ "local_candidates": local, "remote_candidates": remote }));
         self.intents.push_back(hang_up(&link, NO_PATH));
         self.intents.push_back(Intent::Close { link: link.id });
-        self.end(Intent::Fail(failure));
+        if self.config.unattended {
+            self.hung_up = true;
+            self.intents.push_back(Intent::Report(Event::Hangup { reason: failure.message }));
+        } else {
+            self.end(Intent::Fail(failure));
+        }
     }
 
     fn end(&mut self, last: Intent) {
@@ -460,6 +605,10 @@ impl Session {
 
 /// The reason of a hang-up by a side that could not connect.
 const NO_PATH: &str = "ICE_FAILED";
+/// The reason of a hang-up by a side that does not trust the other.
+const UNTRUSTED: &str = "UNTRUSTED";
+/// The reason of a hang-up by a side that made a code which the other does not know.
+const WRONG_CODE: &str = "WRONG_CODE";
 /// ICE restarts before a connection that was up is given up: after 2, 4, 8, 16 and 32 seconds.
 const MAX_RESTARTS: u32 = 5;
 const RESTART_INTERVAL: Duration = Duration::from_secs(2);

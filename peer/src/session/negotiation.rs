@@ -265,7 +265,10 @@ impl Negotiation {
                     self.take_candidates(&id, candidates, end, &ufrag, out);
                 }
                 // The session's, which never hands them down.
-                Payload::Hangup { .. } | Payload::Text(_) => {}
+                Payload::Hangup { .. }
+                | Payload::Text(_)
+                | Payload::Assertion(_)
+                | Payload::Introduction(_) => {}
             }
         }
         if self.phase == Phase::Stable

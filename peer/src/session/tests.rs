@@ -1,6 +1,7 @@
 //! One core against a script on virtual time.
 
 mod pair;
+mod recognition;
 
 use std::time::{Duration, Instant};
 
@@ -302,12 +303,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let config = Config {
-            room: "room".into(),
-            instance: "me".into(),
-            offer: OfferPolicy::Auto,
-            connect_timeout: TIMEOUT,
-        };
+        Self::with(config("me"))
+    }
+
+    fn with(config: Config) -> Self {
         Self { now: clock::now(), session: Session::new(config), log: Vec::new(), asked: 0 }
     }
 
@@ -380,6 +379,10 @@ impl World {
 
     fn drain(&mut self) {
         while let Some(intent) = self.session.poll_intent() {
+            if let Intent::Certify { link } = intent {
+                let shown = LinkEvent::Certified { other: Some(vec![OF_THE_OTHER; 32]) };
+                self.session.handle_link(self.now, link, shown);
+            }
             self.log.push(intent);
         }
     }
@@ -406,6 +409,23 @@ impl World {
             .find_map(|intent| if let Intent::Fail(failure) = intent { Some(failure.clone()) } else { None })
     }
 }
+
+/// Anybody may call.
+fn config(instance: &str) -> Config {
+    Config {
+        room: "room".into(),
+        instance: instance.into(),
+        offer: OfferPolicy::Auto,
+        connect_timeout: TIMEOUT,
+        identity: None,
+        trust: Trust::Anybody,
+        introduction: None,
+        unattended: false,
+    }
+}
+
+/// The fingerprint of the certificate that the other side shows.
+const OF_THE_OTHER: u8 = 7;
 
 fn other(ordinal: u64) -> Participant {
     Participant {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::identity::{Assertion, PublicKey, Step};
 use crate::report::{Event, ParticipantState};
 
 /// A participant's session, as signaling names it.
@@ -61,11 +62,25 @@ pub(crate) struct Candidate {
 /// What one participant says to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Payload {
-    Offer { sdp: String },
-    Answer { sdp: String },
-    Candidates { candidates: Vec<Candidate>, end: bool, ufrag: String },
-    Hangup { reason: String },
+    Offer {
+        sdp: String,
+    },
+    Answer {
+        sdp: String,
+    },
+    Candidates {
+        candidates: Vec<Candidate>,
+        end: bool,
+        ufrag: String,
+    },
+    Hangup {
+        reason: String,
+    },
     Text(String),
+    /// Ties a key to the certificates of the descriptions that follow.
+    Assertion(Assertion),
+    /// Turns a code into a key.
+    Introduction(Step),
 }
 
 /// What signaling tells.
@@ -127,8 +142,10 @@ pub(crate) enum LinkEvent {
     GatheringComplete,
     /// Something changed that the other side must hear of.
     NegotiationNeeded,
-    /// Packets pass, and both sides proved who they are.
+    /// Packets pass, and each side has the key of the certificate that it showed.
     Up,
+    /// The SHA-256 fingerprint of the certificate that the other side showed, if it is known.
+    Certified { other: Option<Vec<u8>> },
     /// No packets pass for now.
     Disconnected,
     /// No packets pass, and ICE has given up.
@@ -161,7 +178,11 @@ pub(crate) enum Intent {
     SetRemoteAnswer { link: LinkId, sdp: String },
     /// Try a remote candidate.
     AddCandidate { link: LinkId, candidate: Candidate },
-    /// The connection is up for the first time: tell by which path.
+    /// Find out which certificate the other side showed; answered by `Certified`.
+    Certify { link: LinkId },
+    /// Expect whoever has this key in this room from now on.
+    Remember { key: PublicKey },
+    /// The connection is up for the first time, with whom it should be: let it be used, and tell by which path.
     Established { link: LinkId, elapsed: Duration },
     /// Close the peer connection and tell what it carried.
     Close { link: LinkId },

@@ -1,7 +1,9 @@
 //! Between the protocol's messages and the session core's words.
 
 use farcall_proto::signaling::v1 as proto;
+use farcall_proto::signaling::v1::code_exchange::Step as WireStep;
 
+use crate::identity::{Algorithm, Assertion, MOST_FINGERPRINTS, Step};
 use crate::net::IceServer;
 use crate::report::ParticipantState;
 use crate::session::{Candidate, LeaveReason, Participant, Payload, SessionId};
@@ -64,7 +66,12 @@ pub(super) fn payload(payload: proto::peer_message::Payload) -> Option<Payload> 
         }),
         Wire::Text(text) => Some(Payload::Text(text)),
         Wire::Hangup(hangup) => Some(Payload::Hangup { reason: hangup.reason }),
-        Wire::Data(_) | Wire::IdentityAssertion(_) => None,
+        Wire::IdentityAssertion(assertion) => Some(Payload::Assertion(heard_assertion(assertion)?)),
+        Wire::CodeExchange(exchange) => Some(Payload::Introduction(match exchange.step? {
+            WireStep::Share(share) => Step::Share(share),
+            WireStep::Confirmation(proof) => Step::Confirmation(proof),
+        })),
+        Wire::Data(_) => None,
     }
 }
 
@@ -81,6 +88,20 @@ pub(super) fn message(to: &SessionId, negotiation: String, payload: Payload) -> 
         }),
         Payload::Text(text) => Wire::Text(text),
         Payload::Hangup { reason } => Wire::Hangup(proto::Hangup { reason }),
+        Payload::Assertion(Assertion { algorithm, public_key, signature, fingerprints }) => {
+            Wire::IdentityAssertion(proto::IdentityAssertion {
+                algorithm: algorithm.name().to_owned(),
+                public_key,
+                signature,
+                fingerprints,
+            })
+        }
+        Payload::Introduction(step) => Wire::CodeExchange(proto::CodeExchange {
+            step: Some(match step {
+                Step::Share(share) => WireStep::Share(share),
+                Step::Confirmation(proof) => WireStep::Confirmation(proof),
+            }),
+        }),
     };
     proto::PeerMessage {
         to_session_id: to.to_string(),
@@ -92,6 +113,13 @@ pub(super) fn message(to: &SessionId, negotiation: String, payload: Payload) -> 
 
 pub(super) fn ice_server(server: proto::IceServer) -> IceServer {
     IceServer { urls: server.urls, username: server.username, credential: server.credential }
+}
+
+/// Nothing if it is signed in a way that this version does not know.
+fn heard_assertion(assertion: proto::IdentityAssertion) -> Option<Assertion> {
+    let proto::IdentityAssertion { algorithm, public_key, signature, mut fingerprints } = assertion;
+    fingerprints.truncate(MOST_FINGERPRINTS);
+    Some(Assertion { algorithm: Algorithm::of_name(&algorithm)?, public_key, signature, fingerprints })
 }
 
 fn description(kind: proto::SessionDescriptionType, sdp: String) -> proto::SessionDescription {
@@ -134,6 +162,14 @@ mod tests {
             Payload::Candidates { candidates: vec![candidate], end: true, ufrag: "u".into() },
             Payload::Hangup { reason: "bye".into() },
             Payload::Text("hello".into()),
+            Payload::Assertion(Assertion {
+                algorithm: Algorithm::Ed25519,
+                public_key: vec![1; 32],
+                signature: vec![2; 64],
+                fingerprints: vec!["sha-256 AA".into()],
+            }),
+            Payload::Introduction(Step::Share(vec![3])),
+            Payload::Introduction(Step::Confirmation(vec![4])),
         ] {
             let wire = message(&SessionId::new("b"), "n".into(), said.clone());
             assert_eq!((wire.to_session_id.as_str(), wire.negotiation_id.as_str()), ("b", "n"));

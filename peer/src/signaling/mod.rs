@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) room: String,
     pub(crate) display_name: String,
+    /// The public key, 32 bytes, or nothing.
+    pub(crate) identity_key: Vec<u8>,
     /// Tells this process from any other.
     pub(crate) instance: String,
 }

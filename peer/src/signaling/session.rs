@@ -226,7 +226,7 @@ impl Seat {
             request_id: self.request_id.clone(),
             resume,
             capabilities: Some(convert::capabilities(&self.config.instance)),
-            identity_key: Vec::new(),
+            identity_key: self.config.identity_key.clone(),
         });
         let authorized = self.authorize(&mut request);
         let mut client = self.client.clone();

@@ -76,6 +76,8 @@ pub(crate) fn farewell(failure: &Failure) -> Body {
         | Reason::SessionLost
         | Reason::Cancelled
         | Reason::Refused
+        | Reason::Untrusted
+        | Reason::WrongCode
         | Reason::Internal => Kind::Cancelled,
     };
     Body::Failure(proto::TransferFailure {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Interrupts, config};
+use super::Interrupts;
+use super::meeting::{config, meet};
 use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
@@ -17,8 +18,8 @@ use crate::report::{Event, Reporter, milliseconds};
 /// Runs until it is measured, somebody interrupts, or it fails.
 pub async fn run(common: &Common, bench: &cli::Bench, reporter: &Reporter) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
-    let mut peer =
-        Peer::start(Config { media: false, ..config(common, &bench.joining.room, &bench.joining.manner) })?;
+    let config = Config { media: false, ..config(common, &bench.joining.manner)? };
+    let mut peer = meet(config, bench.joining.room.as_deref(), "bench CODE", reporter).await?;
     let outgoing = peer.outgoing();
     let sending = bench.send.map(|bytes| {
         tokio::spawn(async move {

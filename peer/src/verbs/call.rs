@@ -6,13 +6,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use super::{Interrupts, config};
+use super::Interrupts;
+use super::meeting::{config, meet};
 use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
 use crate::failure::{Failure, Reason};
 use crate::media::{Feed, Feeds};
-use crate::peer::{Config, Peer};
+use crate::peer::Config;
 use crate::report::{Event, MediaKind, Reporter};
 
 /// Runs until the call is over, somebody interrupts, or it fails.
@@ -22,18 +23,14 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
         video: Feed::open(MediaKind::Video, &call.video)?,
         audio: Feed::open(MediaKind::Audio, &call.audio)?,
     };
-    let config = Config {
-        feeds,
-        record: call.record.clone(),
-        ..config(common, &call.joining.room, &call.joining.manner)
-    };
+    let config = Config { feeds, record: call.record.clone(), ..config(common, &call.joining.manner)? };
     if call.dtmf.is_some() && config.feeds.audio.is_none() {
         return Err(Failure::new(
             Reason::BadUsage,
             "--dtmf needs sound to take the place of: not --audio none",
         ));
     }
-    let mut peer = Peer::start(config)?;
+    let mut peer = meet(config, call.joining.room.as_deref(), "call CODE", reporter).await?;
     if let Some(tones) = call.dtmf.clone() {
         peer.dial(tones);
     }

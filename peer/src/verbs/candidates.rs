@@ -21,7 +21,7 @@ pub async fn run(common: &Common, flags: &cli::Candidates, reporter: &Reporter) 
             credential: flags.turn_password.clone(),
         },
     ];
-    let (policy, trust) = (common.policy(), common.trust()?);
+    let (policy, trust) = (common.policy(), common.authorities()?);
     let mut gathering = Gathering::start(policy, addresses, trust, &servers, flags.timeout).await?;
     let mut found = 0;
     while let Some(event) = gathering.next().await {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::config;
+use super::meeting::config;
 use crate::cli::{self, Common};
 use crate::connection::Gathering;
 use crate::failure::{Failure, Reason};
@@ -16,7 +16,7 @@ use crate::signaling::{self, Client, Notice};
 /// Checks signaling, and every server that it hands out.
 pub async fn run(common: &Common, doctor: &cli::Doctor, reporter: &Reporter) -> Result<(), Failure> {
     let room = format!("doctor-{:016x}", rand::random::<u64>());
-    let config = config(common, &room, &doctor.manner);
+    let config = config(common, &doctor.manner)?;
     let server = config.server.clone();
     let addresses = if config.bind.is_empty() {
         BindAddresses::Interfaces { loopback: is_on_loopback(&server) }
@@ -29,6 +29,7 @@ pub async fn run(common: &Common, doctor: &cli::Doctor, reporter: &Reporter) -> 
         ca: config.ca,
         room,
         display_name: String::new(),
+        identity_key: Vec::new(),
         instance: format!("{:016x}", rand::random::<u64>()),
     })?;
     let servers = match servers(client).await {
@@ -109,7 +110,7 @@ async fn check(
 ) -> Result<Event, Failure> {
     let policy = IcePolicy::default();
     let servers = [server];
-    let trust = common.trust()?;
+    let trust = common.authorities()?;
     let mut gathering = Gathering::start(policy, addresses.clone(), trust, &servers, PATIENCE).await?;
     let wanted = if is_turn { "relay" } else { "srflx" };
     let mut complaint = None;

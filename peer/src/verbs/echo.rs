@@ -2,17 +2,19 @@
 
 use tokio::task::JoinSet;
 
-use super::{config, session};
+use super::meeting::{config, meet};
+use super::session;
 use crate::channel::{Channel, Connection};
 use crate::cli::{self, Common};
 use crate::connection::Message;
 use crate::failure::Failure;
-use crate::peer::{Config, Peer};
+use crate::peer::Config;
 use crate::report::{Event, Reporter};
 
 /// Runs until somebody interrupts, or it fails.
 pub async fn run(common: &Common, echo: &cli::Joining, reporter: &Reporter) -> Result<(), Failure> {
-    let peer = Peer::start(Config { media: false, ..config(common, &echo.room, &echo.manner) })?;
+    let config = Config { media: false, unattended: true, ..config(common, &echo.manner)? };
+    let peer = meet(config, echo.room.as_deref(), "call CODE", reporter).await?;
     let mut connections = peer.connections();
     let chat = peer.outgoing();
     let work = async {

@@ -7,12 +7,13 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{config, session};
+use super::meeting::{config, meet};
+use super::session;
 use crate::channel::{Channel, ChannelClosed, Connection};
 use crate::cli::{self, Common};
 use crate::failure::{Failure, Reason};
 use crate::forward::{self, Forward, Network, Rule, Target};
-use crate::peer::{Config, Connections, Peer};
+use crate::peer::{Config, Connections};
 use crate::report::{Event, Reporter};
 
 /// Runs until somebody interrupts, or it fails.
@@ -32,7 +33,9 @@ pub async fn run(common: &Common, forward: &cli::Forward, reporter: &Reporter) -
         reporter.event(&Event::Listening { address, target, remote: false });
         listeners.push((listener, forward.target.clone()));
     }
-    let peer = Peer::start(Config { media: false, ..config(common, &joining.room, &joining.manner) })?;
+    let shares = forward.local.is_empty() && forward.remote.is_empty();
+    let config = Config { media: false, unattended: shares, ..config(common, &joining.manner)? };
+    let peer = meet(config, joining.room.as_deref(), "forward CODE", reporter).await?;
     let mut connections = peer.connections();
     let mut tasks = JoinSet::new();
     for (listener, target) in listeners {

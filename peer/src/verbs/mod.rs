@@ -7,7 +7,9 @@ pub mod doctor;
 pub mod echo;
 mod files;
 pub mod forward;
+pub mod identity;
 pub mod manual;
+mod meeting;
 pub mod nat;
 pub mod pipe;
 pub mod receive;
@@ -18,9 +20,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::{Common, Manner};
 use crate::failure::{Failure, Reason};
-use crate::peer::Config;
 
 /// Ctrl-C and SIGTERM.
 struct Interrupts {
@@ -42,19 +42,5 @@ impl Interrupts {
             _ = self.interrupt.recv() => "interrupted",
             _ = self.terminate.recv() => "terminated",
         }
-    }
-}
-
-fn config(common: &Common, room: &str, manner: &Manner) -> Config {
-    Config {
-        token: common.token.clone(),
-        ca: common.ca.clone(),
-        display_name: manner.name.clone(),
-        offer: manner.offer.into(),
-        policy: common.policy(),
-        bind: common.bind.clone(),
-        stats: manner.stats,
-        connect_timeout: manner.connect_timeout,
-        ..Config::new(&common.signaling, room)
     }
 }

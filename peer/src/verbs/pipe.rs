@@ -6,7 +6,8 @@
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{config, session};
+use super::meeting::{config, meet};
+use super::session;
 use crate::channel::{
     Channel, ChannelClosed, ChannelOptions, Connection, LARGEST_MESSAGE, Stream, StreamError, StreamReader,
     StreamWriter,
@@ -14,13 +15,14 @@ use crate::channel::{
 use crate::cli::{self, Common};
 use crate::failure::{Failure, Reason};
 use crate::forward;
-use crate::peer::{Config, Peer};
+use crate::peer::Config;
 use crate::report::Reporter;
 
 /// Runs until both directions have ended, somebody interrupts, or it fails.
 pub async fn run(common: &Common, pipe: &cli::Pipe, reporter: &Reporter) -> Result<(), Failure> {
     let joining = &pipe.joining;
-    let peer = Peer::start(Config { media: false, ..config(common, &joining.room, &joining.manner) })?;
+    let config = Config { media: false, ..config(common, &joining.manner)? };
+    let peer = meet(config, joining.room.as_deref(), "pipe CODE", reporter).await?;
     let mut connections = peer.connections();
     let work = async {
         let Some(connection) = connections.next().await else {

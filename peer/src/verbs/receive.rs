@@ -1,11 +1,12 @@
 //! `receive`: what somebody sends, over as many connections as it takes.
 
 use super::files::{Outcome, Tally, converse};
-use super::{config, session};
+use super::meeting::{config, meet};
+use super::session;
 use crate::channel::{Channel, Connection};
 use crate::cli::{self, Common};
 use crate::failure::{Failure, Reason};
-use crate::peer::{Config, Peer};
+use crate::peer::Config;
 use crate::report::{Direction, Event, Reporter};
 use crate::transfer::{Collision, Incoming, PROTOCOL};
 
@@ -16,7 +17,9 @@ pub async fn run(common: &Common, receive: &cli::Receive, reporter: &Reporter) -
         (false, true) => Collision::Rename,
         (false, false) => Collision::Refuse,
     };
-    let peer = Peer::start(Config { media: false, ..config(common, &receive.key, &receive.manner) })?;
+    let config = Config { media: false, ..config(common, &receive.manner)? };
+    let room = receive.code.as_deref().or(receive.key.as_deref());
+    let peer = meet(config, room, "send --key CODE PATH", reporter).await?;
     let mut connections = peer.connections();
     let work = async {
         let mut tally = Tally::new(reporter, Direction::Received);

@@ -175,7 +175,8 @@ impl Fields {
                 Payload::Candidates(_)
                 | Payload::Text(_)
                 | Payload::Data(_)
-                | Payload::IdentityAssertion(_),
+                | Payload::IdentityAssertion(_)
+                | Payload::CodeExchange(_),
             )
             // A kind that is newer than this server.
             | None => {}

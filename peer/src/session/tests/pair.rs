@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{candidate, other, sdp};
+use super::{candidate, config, other, sdp};
 use crate::clock;
 
 proptest! {
@@ -65,10 +65,9 @@ impl Pair {
         let now = clock::now();
         let side = |name: char, always: bool| Side {
             session: Session::new(Config {
-                room: "room".into(),
-                instance: name.to_string(),
                 offer: if always { OfferPolicy::Always } else { OfferPolicy::Auto },
                 connect_timeout: Duration::from_secs(3600),
+                ..config(&name.to_string())
             }),
             engine: Engine {
                 name,
@@ -146,7 +145,7 @@ impl Pair {
                 Intent::Send { negotiation, payload, .. } => {
                     self.sides[1 - me].inbox.push_back((negotiation, payload))
                 }
-                Intent::Report(_) => {}
+                Intent::Report(_) | Intent::Certify { .. } | Intent::Remember { .. } => {}
                 Intent::Close { .. } | Intent::Fail(_) | Intent::End { .. } => panic!("{intent:?}"),
                 step @ (Intent::Open { .. }
                 | Intent::CreateOffer { .. }
@@ -231,6 +230,8 @@ impl Engine {
             }
             Intent::Send { .. }
             | Intent::Established { .. }
+            | Intent::Certify { .. }
+            | Intent::Remember { .. }
             | Intent::Close { .. }
             | Intent::Report(_)
             | Intent::End { .. }
