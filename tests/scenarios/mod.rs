@@ -12,6 +12,7 @@ mod coturn;
 mod direct;
 mod faults;
 mod homes;
+mod identity;
 mod media;
 mod nat;
 mod outages;
@@ -119,6 +120,12 @@ pub static ALL: &[Scenario] = &[
         claim: "a TCP port behind one peer is reached at the other",
         needs: &[],
         run: carry::forward,
+    },
+    Scenario {
+        name: "somebody-in-between",
+        claim: "a signaling server that puts somebody in between is found out by whoever has an identity",
+        needs: &[],
+        run: identity::somebody_in_between,
     },
     Scenario {
         name: "doctor",

@@ -49,6 +49,10 @@ pub enum EventKind {
     },
     Candidate(Candidate),
     Connected(Connected),
+    OwnIdentity {
+        key: String,
+        file: String,
+    },
     SafetyWords {
         words: Vec<String>,
     },

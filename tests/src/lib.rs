@@ -18,6 +18,7 @@ pub mod event;
 pub mod evidence;
 pub mod ffprobe;
 pub mod host;
+pub mod impostor;
 pub mod lab;
 pub mod peer;
 pub mod process;

@@ -80,6 +80,20 @@ impl Call {
         self
     }
 
+    /// Being who has the private key in this file.
+    #[must_use]
+    pub fn with_identity(mut self, file: impl Into<OsString>) -> Self {
+        self.global.extend(args!["--identity", file.into()]);
+        self
+    }
+
+    /// Talking to nobody but whoever has this key.
+    #[must_use]
+    pub fn trusting_peer(mut self, key: &str) -> Self {
+        self.global.extend(args!["--trust", key]);
+        self
+    }
+
     /// Neither video nor audio: the data channel alone.
     #[must_use]
     pub fn without_media(mut self) -> Self {

@@ -76,6 +76,8 @@ impl Process {
                 command.env_remove(&variable);
             }
         }
+        // Nor what the user of this machine is and knows.
+        command.env("FARCALL_PEER_HOME", logs.join(format!("{name}.home")));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {name} through setpriv"))?;
 
