@@ -240,6 +240,9 @@ pub struct Call {
     /// Press these keys of a telephone once the call is up: 0-9, *, #, A-D, and a comma for a pause of two seconds.
     #[arg(long, value_name = "TONES")]
     pub dtmf: Option<Tones>,
+    /// Go on when a call cannot be made, or the other side is not trusted: somebody else may call.
+    #[arg(long)]
+    pub unattended: bool,
     /// Hang up this long after the call began.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,

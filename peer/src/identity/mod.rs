@@ -1,6 +1,6 @@
 //! Who the other side is, by something that a signaling server cannot forge.
 //!
-//! A peer may have a lasting [`Identity`], a key pair. Before each description it sends an [`Assertion`]: a signature
+//! A peer may have a lasting [`Identity`], a key pair. Before each description it sends an assertion: a signature
 //! over the fingerprints of its DTLS certificates and both session ids. The receiver compares the fingerprints with
 //! the certificate that DTLS really saw, and its [`Trust`] says which keys are acceptable. Two who meet for the first
 //! time may share a [`Code`] instead, from which both derive a key that nobody else has; it then signs as the key pair

@@ -23,7 +23,12 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
         video: Feed::open(MediaKind::Video, &call.video)?,
         audio: Feed::open(MediaKind::Audio, &call.audio)?,
     };
-    let config = Config { feeds, record: call.record.clone(), ..config(common, &call.joining.manner)? };
+    let config = Config {
+        feeds,
+        record: call.record.clone(),
+        unattended: call.unattended,
+        ..config(common, &call.joining.manner)?
+    };
     if call.dtmf.is_some() && config.feeds.audio.is_none() {
         return Err(Failure::new(
             Reason::BadUsage,
