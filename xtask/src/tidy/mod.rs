@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that a text search can hold.
 
 mod manifests;
+mod tables;
 mod text;
 
 use std::fmt;
@@ -53,8 +54,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
 /// Reads every file that git knows or could add, and applies every rule.
 pub(crate) fn step(workspace: &Workspace) -> Result<Verdict> {
     let files = files(workspace)?;
-    let violations = text::violations(&files).into_iter().chain(manifests::violations(&files)?);
-    let violations = violations.collect::<Vec<_>>();
+    let mut violations = text::violations(&files);
+    violations.extend(manifests::violations(&files)?);
+    violations.extend(tables::violations(&files));
     violations.iter().for_each(say);
     say(format_args!("read {} files", files.len()));
     Ok(match violations.len() {
