@@ -8,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, ExternalIp};
 use crate::external::is_private;
+use crate::policy::peer::Unnamed;
 
 /// What would be in force, one key a line, secrets redacted; then every warning.
 #[must_use]
@@ -43,6 +44,9 @@ pub fn warnings(config: &Config, advertised: &[IpAddr]) -> Vec<String> {
     let mut warnings = Vec::new();
     if !config.auth.knows_anybody() {
         warnings.push("no user and no secret: STUN is served, every TURN request is refused".into());
+    }
+    if config.unnamed_peers == Unnamed::Refused && config.allow_peers.is_empty() {
+        warnings.push("only-allowed-peers without an allow-peer: no peer can be reached".into());
     }
     let configured: Vec<IpAddr> =
         if advertised.is_empty() { configured(config) } else { advertised.to_vec() };
@@ -93,6 +97,8 @@ mod tests {
         let of = |text: &str| warnings(&Config::from_toml(text).unwrap(), &[]).join("\n");
         assert!(of("").contains("no user and no secret"));
         assert!(!of("user = [\"a:b\"]").contains("no user"));
+        assert!(of("only-allowed-peers = true").contains("no peer can be reached"));
+        assert!(!of("only-allowed-peers = true\nallow-peer = \"10.0.0.1\"").contains("no peer"));
         assert!(of("relay-ip = \"10.0.0.1\"").contains("private address 10.0.0.1"));
         assert!(!of("relay-ip = \"10.0.0.1\"\nexternal-ip = \"198.18.0.1\"").contains("private address"));
         assert!(of("external-ip = \"10.0.0.2\"").contains("private address 10.0.0.2"));

@@ -559,6 +559,7 @@ fn peer_policy(
     PeerPolicy::new(peer::Config {
         allow: config.allow_peers.clone(),
         deny: config.deny_peers.clone(),
+        unnamed: config.unnamed_peers,
         listeners: listeners.to_vec(),
         own: bound.into_iter().flatten().chain(addresses.advertised_ips()).collect(),
         relays: own_relays.clone(),

@@ -1,6 +1,7 @@
 //! What strangers send, and that it changes nothing for anybody else.
 
 mod flood;
+mod history;
 mod limits;
 mod peers;
 

@@ -144,6 +144,7 @@ impl Stage {
         let policy = PeerPolicy::new(peer::Config {
             allow: Vec::new(),
             deny: Vec::new(),
+            unnamed: peer::Unnamed::ByDefaultList,
             listeners: vec![server_address()],
             own: vec![[198, 51, 100, 1].into(), [198, 51, 100, 2].into()],
             relays: own_relays.clone(),

@@ -24,6 +24,7 @@ use crate::auth;
 use crate::credential::Kind;
 use crate::io::{Buffers, Plane};
 use crate::policy::Limits;
+use crate::policy::peer::Unnamed;
 use crate::turn::{ChannelRange, ClassicStun};
 use crate::usage;
 use parse::Parser as FieldParser;
@@ -133,6 +134,8 @@ pub struct Config {
     pub allow_peers: Vec<IpNet>,
     /// Peers refused whatever else is said.
     pub deny_peers: Vec<IpNet>,
+    /// What becomes of all others.
+    pub unnamed_peers: Unnamed,
     /// How datagrams are received and sent.
     pub plane: Plane,
     /// What the kernel keeps for each UDP socket.
@@ -256,6 +259,10 @@ impl TryFrom<Raw> for Config {
                 .unwrap_or(49152..=65535),
             allow_peers: parser.list("allow-peer", raw.allow_peer, parse::cidr),
             deny_peers: parser.list("deny-peer", raw.deny_peer, parse::cidr),
+            unnamed_peers: match parser.one("only-allowed-peers", raw.only_allowed_peers, parse::from_str) {
+                Some(true) => Unnamed::Refused,
+                Some(false) | None => Unnamed::ByDefaultList,
+            },
             plane: parser.one("data-plane", raw.data_plane, parse::plane).unwrap_or(Plane::Batched),
             buffers: Buffers {
                 receive: parser
@@ -318,6 +325,7 @@ impl Config {
             auth,
             allow_peers,
             deny_peers,
+            unnamed_peers,
             user_limits,
             unauthenticated_rate,
             channels,
@@ -331,6 +339,7 @@ impl Config {
         } = new;
         self.written.adopt(&written);
         (self.auth, self.allow_peers, self.deny_peers) = (auth, allow_peers, deny_peers);
+        self.unnamed_peers = unnamed_peers;
         (self.user_limits, self.unauthenticated_rate) = (user_limits, unauthenticated_rate);
         (self.channels, self.classic_stun) = (channels, classic_stun);
         (self.alternate_server, self.alternate_tls_server) = (alternate_server, alternate_tls_server);

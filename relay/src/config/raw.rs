@@ -174,6 +174,11 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "texts")]
     pub(super) deny_peer: Option<Vec<String>>,
 
+    /// Refuse every peer that --allow-peer does not name [default: false]
+    #[arg(long, env = "FARCALL_RELAY_ONLY_ALLOWED_PEERS", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    #[serde(deserialize_with = "text")]
+    pub(super) only_allowed_peers: Option<String>,
+
     /// Worker threads [default: one per core]
     #[arg(long, env = "FARCALL_RELAY_WORKERS", value_name = "N")]
     #[serde(deserialize_with = "text")]
@@ -311,6 +316,7 @@ impl Raw {
             relay_ports: self.relay_ports.or(file.relay_ports),
             allow_peer: self.allow_peer.or(file.allow_peer),
             deny_peer: self.deny_peer.or(file.deny_peer),
+            only_allowed_peers: self.only_allowed_peers.or(file.only_allowed_peers),
             workers: self.workers.or(file.workers),
             data_plane: self.data_plane.or(file.data_plane),
             receive_buffer: self.receive_buffer.or(file.receive_buffer),

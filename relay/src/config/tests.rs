@@ -53,6 +53,7 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         "--relay-ports=1-9",
         "--allow-peer=10.0.0.0/8",
         "--deny-peer=1.1.1.1",
+        "--only-allowed-peers",
         "--workers=3",
         "--data-plane=portable",
         "--receive-buffer=65536",
@@ -96,6 +97,7 @@ fn every_flag_reads_in_a_file_as_on_the_command_line() {
         relay-ports = "1-9"
         allow-peer = ["10.0.0.0/8"]
         deny-peer = ["1.1.1.1"]
+        only-allowed-peers = true
         workers = 3
         data-plane = "portable"
         receive-buffer = 65536

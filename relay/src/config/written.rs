@@ -106,6 +106,7 @@ const HOT_KEYS: &[&str] = &[
     "jwt-audience",
     "allow-peer",
     "deny-peer",
+    "only-allowed-peers",
     "user-quota",
     "user-bandwidth",
     "user-packets",

@@ -3,7 +3,7 @@
 //! In this order: a listener of this server is refused; `--deny-peer` refuses; `--allow-peer` allows; a relayed
 //! address of this server is allowed, so that two of its clients can talk, and the rest of its own addresses is not;
 //! the default list refuses loopback, private, link-local, multicast, reserved and metadata addresses; all else is
-//! allowed. An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64, Teredo, ISATAP, compatible) must pass too, since
+//! allowed. With `--only-allowed-peers` what `--allow-peer` does not name is refused, relayed addresses included. An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64, Teredo, ISATAP, compatible) must pass too, since
 //! somebody on the way may unwrap it. RFC 8656, section 21.1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,12 +19,24 @@ pub struct Config {
     pub allow: Vec<IpNet>,
     /// `--deny-peer`.
     pub deny: Vec<IpNet>,
+    /// What becomes of peers that neither names.
+    pub unnamed: Unnamed,
     /// Where this server listens, for whatever. An unspecified address stands for every own one.
     pub listeners: Vec<SocketAddr>,
     /// Where its relay sockets are, and what they are known as outside.
     pub own: Vec<IpAddr>,
     /// Which of their ports are relays.
     pub relays: OwnRelays,
+}
+
+/// What becomes of peers that no list of the operator names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unnamed {
+    /// They are allowed if they are public, or a relayed address of this server.
+    #[default]
+    ByDefaultList,
+    /// They are refused: `--only-allowed-peers`.
+    Refused,
 }
 
 /// The rules of a running server.
@@ -66,6 +78,9 @@ impl PeerPolicy {
         }
         if is_in(&self.config.allow) {
             return true;
+        }
+        if self.config.unnamed == Unnamed::Refused {
+            return false;
         }
         if self.config.own.contains(&ip) {
             return port.is_none_or(|port| self.config.relays.contains(SocketAddr::new(ip, port)));
@@ -161,6 +176,7 @@ mod tests {
         PeerPolicy::new(Config {
             allow: nets(allow),
             deny: nets(deny),
+            unnamed: Unnamed::ByDefaultList,
             listeners: vec!["0.0.0.0:3478".parse().unwrap(), "127.0.0.1:9641".parse().unwrap()],
             own: vec!["10.1.1.5".parse().unwrap(), "198.51.100.9".parse().unwrap()],
             relays,
@@ -303,6 +319,16 @@ mod tests {
         assert!(!allows(&policy, "[::ffff:127.0.0.1]:3478"));
         assert!(allows(&policy, "127.0.0.1:3479"));
         assert!(allows(&policy, "127.0.0.2:9641"));
+    }
+
+    #[test]
+    fn where_only_named_peers_are_allowed_nobody_else_is() {
+        let named = policy(&["203.0.113.0/24", "10.9.0.0/16"], &["203.0.113.9/32"]).config;
+        let policy = PeerPolicy::new(Config { unnamed: Unnamed::Refused, ..named });
+        assert!(allows(&policy, "203.0.113.8:443") && allows(&policy, "10.9.0.1:443"));
+        for other in ["203.0.113.9:443", "8.8.8.8:443", "10.1.1.5:50000", "[2a00:1450::1]:443"] {
+            assert!(!allows(&policy, other), "{other}");
+        }
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl World {
         let policy = PeerPolicy::new(peer::Config {
             allow: Vec::new(),
             deny: vec!["9.9.9.9/32".parse().unwrap()],
+            unnamed: peer::Unnamed::ByDefaultList,
             listeners: vec![SERVER.parse().unwrap()],
             own: own.collect(),
             relays: own_relays.clone(),
