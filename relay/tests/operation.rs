@@ -125,6 +125,27 @@ fn the_operator_lists_inspects_and_closes_allocations() {
 }
 
 #[test]
+fn a_name_given_to_the_operators_service_is_a_name() {
+    let relay = administered(&[]);
+    let operator = Operator::of(&relay);
+    Client::udp(relay.address).allocate();
+    for name in ["' OR 1=1 --", "alice' OR '1'='1", "%", "*", ".*", "a%ce", "ALICE", "alice\0", "{\"$ne\":1}"]
+    {
+        let user = || name.to_owned();
+        let listed =
+            operator.list(ListAllocationsRequest { user: user(), ..ListAllocationsRequest::default() });
+        assert!(listed.allocations.is_empty(), "{name}");
+        let request = CloseUserRequest { user: user() };
+        let closed = operator.runtime.block_on(operator.client().close_user(request));
+        assert!(closed.is_ok_and(|closed| closed.into_inner().closed == 0), "{name}");
+        let request = GetAllocationRequest { id: user() };
+        let found = operator.runtime.block_on(operator.client().get_allocation(request));
+        assert!(matches!(found.unwrap_err().code(), Code::NotFound | Code::InvalidArgument), "{name}");
+    }
+    assert_eq!(operator.users(), ["alice"]);
+}
+
+#[test]
 fn the_operator_shows_a_token_where_one_is_wanted_and_health_is_for_everybody() {
     const TOKEN: &str = "a-token-of-some-length";
     let relay = administered(&["--admin-token", TOKEN]);

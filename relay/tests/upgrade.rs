@@ -1,5 +1,6 @@
 //! One process goes on for another: nothing is lost, nothing comes twice, and whatever goes wrong changes nothing.
 
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -151,7 +152,7 @@ fn forwarded(relay: &Relay) -> u64 {
 fn a_flood_goes_through_upgrade_after_upgrade_without_a_loss_and_everything_survives() {
     let place = Place::new();
     let first = place.start();
-    assert_eq!(std::fs::metadata(place.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(place.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     let echo = echo_peer();
     let mut channels: Vec<_> = (0..3).map(|_| bound(&first, echo)).collect();
     let mut by_indication = Client::udp(first.address);
@@ -288,7 +289,7 @@ fn quota_tokens_tickets_and_what_was_counted_survive() {
     peer.recv(&mut [0; 8]).unwrap();
     assert_eq!(even.ask(Method::REFRESH, &vec![(AttributeType::LIFETIME, vec![0; 4])]).code(), None);
     let records = until("a record", || {
-        let records = std::fs::read_to_string(&log).unwrap();
+        let records = fs::read_to_string(&log).unwrap();
         records.ends_with('\n').then_some(records)
     });
     assert_eq!(records.lines().count(), 1, "being handed over is no end: {records}");
@@ -363,6 +364,43 @@ fn a_successor_that_cannot_go_on_changes_nothing() {
     assert_eq!(new.metric("allocations"), 1);
 }
 
+/// Only root can be somebody else; for others the socket's mode is all that there is to try.
+#[test]
+fn whoever_is_another_user_takes_nothing_over() {
+    let place = Place::new();
+    let old = place.start();
+    let mut client = bound(&old, echo_peer());
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(place.socket()), 0o600, "the socket is its owner's alone");
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root can start a process of another user");
+        return;
+    }
+    // The way is open: whatever refuses now is the process itself.
+    let (folder, socket) = (place.folder.path().to_owned(), place.socket());
+    for (path, mode) in [(folder, 0o755), (socket, 0o777)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let program = place.path("farcall-relay");
+    fs::copy(env!("CARGO_BIN_EXE_farcall-relay"), &program).unwrap();
+    let theirs = place.command(&old.address.to_string(), &[]);
+    // If it did take over, it would go on for ever.
+    let output = Command::new("timeout")
+        .args(["20", "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(&program)
+        .args(theirs.get_args())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{:?} {said}", output.status);
+    flood_once(&mut client);
+    // Its own user goes on as ever.
+    let new = place.start_after(&old);
+    flood_once(&mut client);
+    assert_eq!(new.metric("allocations"), 1);
+}
+
 fn flood_once(client: &mut Client) {
     flood(client, Way::Channel, &AtomicBool::new(false));
     // The echo of the last word.
@@ -384,10 +422,9 @@ fn a_successor_killed_while_it_makes_ready_leaves_the_old_one_serving() {
         &old.address.to_string(),
         &["--external-ip", "auto", "--external-ip-server", &silent, "--log", "info"],
     );
-    let mut child =
-        command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
     until("the beginning of a take-over", || {
-        std::fs::read_to_string(&log).unwrap().contains("Taking over").then_some(())
+        fs::read_to_string(&log).unwrap().contains("Taking over").then_some(())
     });
     flood_once(&mut client);
     child.kill().unwrap();

@@ -1,5 +1,6 @@
 //! Bounds that hold however many ask at once, and names that are more than names.
 
+use farcall_proto::turn_credentials::AuthSecret;
 use farcall_relay::stun::{AttributeType, Class, Message, Method};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -58,6 +59,11 @@ fn the_metrics_page_has_one_size_whoever_connects() {
         let code =
             Client::udp(relay.address).with_user(&stranger, "guess").ask(Method::ALLOCATE, &udp()).code();
         assert_eq!(code, Some(401));
+    }
+    let expires = farcall_relay::clock::unix_time().after(std::time::Duration::from_secs(60));
+    for number in 0..100 {
+        let minted = AuthSecret::new("north").unwrap().mint(expires, &format!("session-{number}"));
+        Client::udp(relay.address).with_user(&minted.username, &minted.password).allocate();
     }
     let mut client = Client::udp(relay.address);
     for number in 0..0x400 {

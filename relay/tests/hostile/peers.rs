@@ -6,7 +6,7 @@ use farcall_relay::stun::address::EncodedAddress;
 use farcall_relay::stun::{AttributeType, ErrorCode, Message, Method};
 
 use super::assert_silent;
-use crate::support::{Attributes, Client, Relay, has_ipv6, udp_and, udp_socket};
+use crate::support::{Attributes, Certificate, Client, Relay, has_ipv6, udp_and, udp_socket};
 
 const DENIED_V4: [&str; 18] = [
     "127.0.0.1",
@@ -108,7 +108,17 @@ fn one_denied_peer_among_many_refuses_them_all() {
 
 #[test]
 fn no_method_reaches_the_servers_own_listeners_even_where_loopback_is_allowed() {
-    let relay = Relay::start_with(&["--allow-peer", "127.0.0.0/8", "--alternate-listen", "127.0.0.2:0"]);
+    let certificate = Certificate::make("localhost");
+    let files = certificate.flags();
+    let relay = Relay::start_with(&[
+        "--allow-peer=127.0.0.0/8",
+        "--alternate-listen=127.0.0.2:0",
+        "--tls-listen=127.0.0.1:0",
+        "--dtls-listen=127.0.0.1:0",
+        "--admin-listen=127.0.0.1:0",
+        &files[0],
+        &files[1],
+    ]);
     let mut client = Client::udp(relay.address);
     client.allocate();
     let (own, alternate) = (relay.address, relay.alternate());
@@ -118,6 +128,9 @@ fn no_method_reaches_the_servers_own_listeners_even_where_loopback_is_allowed() 
         SocketAddr::new(own.ip(), alternate.port()),
         SocketAddr::new(alternate.ip(), own.port()),
         relay.metrics_address(),
+        relay.admin().parse().unwrap(),
+        relay.tls(),
+        relay.dtls(),
     ];
     assert_eq!(client.permit(own), None, "the address itself is one that may be allowed");
     for listener in listeners {
