@@ -7,6 +7,8 @@ mod corpora;
 #[cfg(test)]
 mod coturn;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod hostile;
