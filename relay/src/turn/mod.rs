@@ -48,4 +48,6 @@ mod model;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod wider_model;
+#[cfg(test)]
 mod world;
