@@ -75,7 +75,7 @@ fn hello(sequence: u8, cookie: &[u8], whole: u8) -> Vec<u8> {
 /// Seeds of the sequence target.
 pub fn sequence() -> Vec<Seed> {
     let datagrams = VECTORS.iter().flat_map(|(_, text)| datagram(1, &bytes_of(text))).collect();
-    let scripts: [(&str, Vec<u8>); 7] = [
+    let scripts: [(&str, Vec<u8>); 10] = [
         ("vectors", datagrams),
         (
             "call",
@@ -128,6 +128,39 @@ pub fn sequence() -> Vec<Seed> {
             .concat(),
         ),
         (
+            "families",
+            [
+                allocate_as(1, 0b100),
+                bind(1, 0x4000, 0),
+                bind(1, 0x4000, 4),
+                bind(1, 0x4001, 4),
+                channel_data(1),
+                from_peer(1, 4),
+                refresh(1, 0),
+            ]
+            .concat(),
+        ),
+        (
+            "held-port",
+            [allocate_as(1, 0b1_0000), claim(2, 0), permit(2, 0), from_peer(1, 0), wait(30), claim(3, 0)]
+                .concat(),
+        ),
+        (
+            "moves",
+            [
+                allocate_as(1, 0b10_0100),
+                bind(1, 0x4000, 0),
+                moves(2, 0, 600),
+                channel_data(1),
+                channel_data(2),
+                moves(3, 1, 600),
+                vec![Step::CloseFlow as u8, 2],
+                from_peer(0, 0),
+                moves(3, 0, 0),
+            ]
+            .concat(),
+        ),
+        (
             "stream",
             [
                 allocate(0x81),
@@ -155,6 +188,19 @@ fn request(client: u8, method: Method, attributes: &[&[u8]]) -> Vec<u8> {
 
 fn allocate(client: u8) -> Vec<u8> {
     request(client, Method::ALLOCATE, &[&[0x00, 0x19, 4, 17, 0, 0, 0]])
+}
+
+fn allocate_as(client: u8, wish: u8) -> Vec<u8> {
+    vec![Step::Allocate as u8, client, wish]
+}
+
+fn claim(client: u8, token: u8) -> Vec<u8> {
+    vec![Step::Claim as u8, client, token]
+}
+
+fn moves(client: u8, ticket: u8, seconds: u16) -> Vec<u8> {
+    let [high, low] = seconds.to_be_bytes();
+    vec![Step::Move as u8, client, ticket, high, low]
 }
 
 fn refresh(client: u8, seconds: u8) -> Vec<u8> {

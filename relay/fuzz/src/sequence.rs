@@ -54,10 +54,16 @@ pub enum Step {
     NextRelay,
     /// Client.
     CloseFlow,
+    /// Client, what it wishes for: families, an even port, the next one too, a ticket. Signed.
+    Allocate,
+    /// Client, which of the tokens that were given out. Signed.
+    Claim,
+    /// Client, which of the tickets that were given out, seconds, two bytes. Signed.
+    Move,
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Datagram,
         Self::Request,
         Self::ChannelBind,
@@ -67,6 +73,9 @@ impl Step {
         Self::Wait,
         Self::NextRelay,
         Self::CloseFlow,
+        Self::Allocate,
+        Self::Claim,
+        Self::Move,
     ];
 }
 
@@ -121,6 +130,9 @@ struct Stage {
     installed: BTreeSet<Route>,
     routes: Routes,
     next_relay: Result<(), RelayError>,
+    /// What answers gave to come back with.
+    tokens: Vec<Vec<u8>>,
+    tickets: Vec<Vec<u8>>,
 }
 
 impl Stage {
@@ -180,6 +192,8 @@ impl Stage {
             installed: BTreeSet::new(),
             routes: Routes::default(),
             next_relay: Ok(()),
+            tokens: Vec::new(),
+            tickets: Vec::new(),
         }
     }
 
@@ -244,6 +258,25 @@ impl Stage {
             Step::CloseFlow => {
                 self.server.handle_flow_closed(flow(script.byte()));
                 assert_eq!(self.act(None), 0);
+            }
+            Step::Allocate => {
+                let flow = flow(script.byte());
+                let wish = wish(script.byte());
+                self.request(flow, Method::ALLOCATE, &wish);
+            }
+            Step::Claim => {
+                let flow = flow(script.byte());
+                let token = pick(&self.tokens, script.byte());
+                let attributes = [udp(), (AttributeType::RESERVATION_TOKEN, token)];
+                self.request(flow, Method::ALLOCATE, &attributes);
+            }
+            Step::Move => {
+                let flow = flow(script.byte());
+                let ticket = pick(&self.tickets, script.byte());
+                let lifetime = u32::from(script.word()).to_be_bytes().to_vec();
+                let attributes =
+                    [(AttributeType::MOBILITY_TICKET, ticket), (AttributeType::LIFETIME, lifetime)];
+                self.request(flow, Method::REFRESH, &attributes);
             }
         }
     }
@@ -311,6 +344,7 @@ impl Stage {
                     let ip = |flow: FiveTuple| flow.client.0.ip();
                     assert_eq!(Some(ip(flow)), asker.map(ip), "an answer to somebody else");
                     check_response(&message);
+                    self.keep_handles(&message);
                     responses += 1;
                 }
                 Action::SendToClient { message, data_bytes, .. } => assert!(message.len() >= data_bytes + 4),
@@ -360,6 +394,15 @@ impl Stage {
         responses
     }
 
+    /// Remembers what a client could come back with.
+    fn keep_handles(&mut self, response: &[u8]) {
+        let Ok(message) = Message::parse(response) else { return };
+        let token = message.find(AttributeType::RESERVATION_TOKEN);
+        let ticket = message.find(AttributeType::MOBILITY_TICKET);
+        self.tokens.extend(token.map(<[u8]>::to_vec));
+        self.tickets.extend(ticket.map(<[u8]>::to_vec));
+    }
+
     fn now(&self) -> Now {
         Now { instant: self.start + self.elapsed, unix: UnixTime(1_700_000_000).after(self.elapsed) }
     }
@@ -371,6 +414,32 @@ fn check_response(bytes: &[u8]) {
         Ok(message) => assert!(matches!(message.class(), Class::Success | Class::Error)),
         Err(_) => assert_eq!(bytes[..4], [1, 1, 0, 12]),
     }
+}
+
+/// What an Allocate may ask for, sense or not.
+fn wish(bits: u8) -> Vec<(AttributeType, Vec<u8>)> {
+    let wishes = [
+        (AttributeType::REQUESTED_ADDRESS_FAMILY, vec![1, 0, 0, 0]),
+        (AttributeType::REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]),
+        (AttributeType::ADDITIONAL_ADDRESS_FAMILY, vec![2, 0, 0, 0]),
+        (AttributeType::EVEN_PORT, vec![0]),
+        (AttributeType::EVEN_PORT, vec![0x80]),
+        (AttributeType::MOBILITY_TICKET, vec![]),
+        (AttributeType::DONT_FRAGMENT, vec![]),
+        (AttributeType::LIFETIME, vec![0, 0, 14, 16]),
+    ];
+    let wanted = wishes.into_iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+    std::iter::once(udp()).chain(wanted.map(|(_, wish)| wish)).collect()
+}
+
+fn udp() -> (AttributeType, Vec<u8>) {
+    (AttributeType::REQUESTED_TRANSPORT, vec![17, 0, 0, 0])
+}
+
+/// One of the handles that were given out, the latest first; what nobody was given if there are none.
+fn pick(handles: &[Vec<u8>], choice: u8) -> Vec<u8> {
+    let place = usize::from(choice) % handles.len().clamp(1, 4);
+    handles.iter().rev().nth(place).cloned().unwrap_or_else(|| vec![choice; 8])
 }
 
 fn flow(choice: u8) -> FiveTuple {
