@@ -18,7 +18,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 9] = [
+const NEEDS: [Need; 10] = [
     Need {
         program: "turnutils_uclient",
         package: "coturn",
@@ -31,6 +31,7 @@ const NEEDS: [Need; 9] = [
     Need { program: "redis-server", package: "redis-server", why: "is where signaling nodes meet" },
     Need { program: "setpriv", package: "util-linux", why: "leaves no process behind when a test is killed" },
     Need { program: "ip", package: "iproute2", why: "lays the cables of the network lab" },
+    Need { program: "systemd-analyze", package: "systemd", why: "reads the units that we deploy" },
     Need { program: "nft", package: "nftables", why: "translates addresses in the network lab" },
 ];
 
