@@ -1,63 +1,103 @@
-//! A map for a handful of entries: a sorted list that grows by one.
+//! A map for a handful of entries: a sorted list that grows by one, and no list at all for a single entry.
 //!
-//! There are several in every allocation, nearly always with one entry. A tree's smallest node has room for eleven.
+//! There are several in every allocation, nearly always with one entry, which then is where its map is: data that is
+//! relayed finds it without another step through memory. A tree's smallest node has room for eleven.
 
 /// Entries by key.
 #[derive(Debug)]
 pub(crate) struct SortedMap<K, V> {
-    entries: Vec<(K, V)>,
+    entries: Entries<K, V>,
+}
+
+#[derive(Debug)]
+enum Entries<K, V> {
+    One((K, V)),
+    /// None, or two and more. Sorted.
+    Other(Vec<(K, V)>),
 }
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
-        Self { entries: Vec::new() }
+        Self { entries: Entries::Other(Vec::new()) }
     }
 }
 
 impl<K: Ord + Copy, V> SortedMap<K, V> {
     /// Adds or replaces. Returns what was there before.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        match self.find(key) {
-            Ok(at) => self.entries.get_mut(at).map(|(_, before)| std::mem::replace(before, value)),
-            Err(at) => {
-                self.entries.reserve_exact(1);
-                self.entries.insert(at, (key, value));
-                None
+        let at = match self.find(key) {
+            Ok(at) => {
+                return self.as_mut_slice().get_mut(at).map(|(_, before)| std::mem::replace(before, value));
             }
-        }
+            Err(at) => at,
+        };
+        self.entries = match std::mem::take(self).entries {
+            Entries::Other(entries) if entries.is_empty() => Entries::One((key, value)),
+            Entries::Other(mut entries) => {
+                entries.reserve_exact(1);
+                entries.insert(at, (key, value));
+                Entries::Other(entries)
+            }
+            Entries::One(first) if at == 0 => Entries::Other(vec![(key, value), first]),
+            Entries::One(first) => Entries::Other(vec![first, (key, value)]),
+        };
+        None
     }
 
     /// Takes an entry out.
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
-        let (_, value) = self.entries.remove(self.find(key).ok()?);
-        if self.entries.is_empty() {
-            self.entries = Vec::new();
-        }
-        Some(value)
+        let at = self.find(key).ok()?;
+        let ((_, removed), rest) = match std::mem::take(self).entries {
+            Entries::One(entry) => (entry, Entries::Other(Vec::new())),
+            Entries::Other(mut entries) => {
+                let removed = entries.remove(at);
+                let last = if entries.len() == 1 { entries.pop() } else { None };
+                (removed, last.map_or_else(|| Entries::Other(entries), Entries::One))
+            }
+        };
+        self.entries = rest;
+        Some(removed)
     }
 
     /// What a key stands for.
     pub(crate) fn get(&self, key: K) -> Option<&V> {
-        self.entries.get(self.find(key).ok()?).map(|(_, value)| value)
+        match &self.entries {
+            Entries::One((known, value)) => (*known == key).then_some(value),
+            Entries::Other(entries) => entries.get(self.find(key).ok()?).map(|(_, value)| value),
+        }
     }
 
     /// All of them, in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.entries.iter().map(|(key, value)| (*key, value))
+        self.as_slice().iter().map(|(key, value)| (*key, value))
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.as_slice().len()
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.as_slice().is_empty()
     }
 
     fn find(&self, key: K) -> Result<usize, usize> {
-        self.entries.binary_search_by_key(&key, |(key, _)| *key)
+        self.as_slice().binary_search_by_key(&key, |(key, _)| *key)
+    }
+
+    fn as_slice(&self) -> &[(K, V)] {
+        match &self.entries {
+            Entries::One(entry) => std::slice::from_ref(entry),
+            Entries::Other(entries) => entries,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [(K, V)] {
+        match &mut self.entries {
+            Entries::One(entry) => std::slice::from_mut(entry),
+            Entries::Other(entries) => entries,
+        }
     }
 }
 

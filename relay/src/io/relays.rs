@@ -177,9 +177,12 @@ impl Relays {
 
     /// If `peer` is a relay of this server beside that of `id`: whose it is, and how it knows that of `id`.
     pub(super) fn beside(&self, id: AllocationId, peer: PeerAddr) -> Option<(usize, PeerAddr)> {
-        let worker = self.own.owner(peer.0)?;
         let from = self.sockets.get(id.0)?.as_ref()?.at.0;
-        (from.ip() == peer.0.ip()).then_some((worker, PeerAddr(from)))
+        // Most peers are elsewhere, and their port's place in the shared table need not be looked at.
+        if from.ip() != peer.0.ip() {
+            return None;
+        }
+        Some((self.own.owner(peer.0)?, PeerAddr(from)))
     }
 
     /// Gives memory back that only more relays than there are now would need.
