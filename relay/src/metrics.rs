@@ -225,10 +225,12 @@ pub enum DropReason {
     HandshakeLimit,
     /// An ICMP error about a peer whose client has been told enough of them for now.
     IcmpRate,
+    /// A peer's connection to an allocation that has as many as it may.
+    ConnectionLimit,
 }
 
 impl DropReason {
-    const ALL: [(Self, &'static str); 16] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::Malformed, "malformed"),
         (Self::NotARequest, "not_a_request"),
         (Self::SourcePortZero, "source_port_zero"),
@@ -245,22 +247,27 @@ impl DropReason {
         (Self::ReceiveBufferFull, "receive_buffer_full"),
         (Self::HandshakeLimit, "handshake_limit"),
         (Self::IcmpRate, "icmp_rate"),
+        (Self::ConnectionLimit, "connection_limit"),
     ];
 }
 
-const METHODS: [(Method, &str); 5] = [
+const METHODS: [(Method, &str); 7] = [
     (Method::BINDING, "binding"),
     (Method::ALLOCATE, "allocate"),
     (Method::REFRESH, "refresh"),
     (Method::CREATE_PERMISSION, "create_permission"),
     (Method::CHANNEL_BIND, "channel_bind"),
+    (Method::CONNECT, "connect"),
+    (Method::CONNECTION_BIND, "connection_bind"),
 ];
 
-const RESULTS: [Option<ErrorCode>; 14] = [
+const RESULTS: [Option<ErrorCode>; 16] = [
     None,
     Some(ErrorCode::BAD_REQUEST),
     Some(ErrorCode::UNAUTHENTICATED),
     Some(ErrorCode::FORBIDDEN),
+    Some(ErrorCode::CONNECTION_ALREADY_EXISTS),
+    Some(ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE),
     Some(ErrorCode::UNKNOWN_ATTRIBUTE),
     Some(ErrorCode::ALLOCATION_MISMATCH),
     Some(ErrorCode::STALE_NONCE),

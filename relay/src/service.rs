@@ -479,6 +479,7 @@ impl Blueprint {
                 classic_stun: config.classic_stun,
                 discovery,
                 alternates: alternates(config),
+                tcp_relay: config.tcp_relay,
             },
             authenticator: Authenticator::new(config.auth.clone(), nonces.clone()),
             policy,
@@ -515,7 +516,7 @@ impl Blueprint {
         }
         self.quota = self.quota.with_defaults(config.user_limits);
         (self.turn.channels, self.turn.classic_stun) = (config.channels, config.classic_stun);
-        self.turn.alternates = alternates(config);
+        (self.turn.alternates, self.turn.tcp_relay) = (alternates(config), config.tcp_relay);
         self.quota.clone()
     }
 
@@ -529,6 +530,7 @@ impl Blueprint {
             channels: self.turn.channels,
             classic_stun: self.turn.classic_stun,
             alternates: self.turn.alternates.clone(),
+            tcp_relay: self.turn.tcp_relay,
         }
     }
 

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod authentication;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod corpora;
 #[cfg(test)]
 mod coturn;

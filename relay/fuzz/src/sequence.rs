@@ -21,7 +21,8 @@ use farcall_relay::stun::{
 };
 use farcall_relay::turn::{
     Action, AddressPair, Addresses, AllocationId, Alternates, ChannelRange, ClassicStun, ClientAddr, Config,
-    Discovery, FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, Transport,
+    Discovery, FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, TcpRelay,
+    Transport,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -171,6 +172,7 @@ impl Stage {
                 alternate: SocketAddr::from(([198, 51, 100, 2], 3479)),
             }]),
             alternates: Alternates::default(),
+            tcp_relay: TcpRelay::Offered,
         };
         let authenticator = Authenticator::new(auth, nonces);
         let parts = Parts {
@@ -368,6 +370,16 @@ impl Stage {
                     let relayed = self.relays.remove(&allocation).expect("closed twice, or never open");
                     self.own_relays.remove(relayed);
                     assert!(self.installed.iter().all(|route| route.allocation != allocation));
+                }
+                Action::Connect { allocation, connection, peer } => {
+                    assert!(self.relays.contains_key(&allocation) && !peer.0.ip().is_loopback());
+                    let is_connected = self.next_relay.is_ok();
+                    self.server.handle_connected(self.now().instant, connection, is_connected);
+                }
+                Action::Splice { flow, .. } => assert_eq!(Some(flow), asker, "somebody else's stream"),
+                Action::Disconnect { .. } => {}
+                Action::MoveStream { flow, worker, .. } => {
+                    assert_eq!((Some(flow), worker), (asker, 1));
                 }
                 Action::LookUp(question) => panic!("a question without a webhook: {question:?}"),
                 Action::HandOver { flow, worker, .. } => {

@@ -6,7 +6,7 @@ use farcall_proto::relay::v1;
 use prost_types::Timestamp;
 
 use crate::io::{Listed, Traffic};
-use crate::turn::{Peers, Transport};
+use crate::turn::{Peers, RelayProtocol, Transport};
 
 pub(super) fn allocation(listed: &Listed, unix: u64) -> v1::Allocation {
     let Listed { summary, traffic: carried, now } = listed;
@@ -15,6 +15,10 @@ pub(super) fn allocation(listed: &Listed, unix: u64) -> v1::Allocation {
         Transport::Tcp => v1::Transport::Tcp,
         Transport::Tls => v1::Transport::Tls,
         Transport::Dtls => v1::Transport::Dtls,
+    };
+    let relayed_transport = match summary.protocol {
+        RelayProtocol::Udp => v1::Transport::Udp,
+        RelayProtocol::Tcp => v1::Transport::Tcp,
     };
     v1::Allocation {
         id: summary.serial.to_string(),
@@ -29,6 +33,7 @@ pub(super) fn allocation(listed: &Listed, unix: u64) -> v1::Allocation {
         traffic: Some(traffic(*carried)),
         permissions: count(summary.permissions),
         channels: count(summary.channels),
+        relayed_transport: relayed_transport.into(),
     }
 }
 

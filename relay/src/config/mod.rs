@@ -25,7 +25,7 @@ use crate::credential::Kind;
 use crate::io::{Buffers, Plane};
 use crate::policy::Limits;
 use crate::policy::peer::Unnamed;
-use crate::turn::{ChannelRange, ClassicStun};
+use crate::turn::{ChannelRange, ClassicStun, TcpRelay};
 use crate::usage;
 use parse::Parser as FieldParser;
 use raw::Raw;
@@ -152,6 +152,8 @@ pub struct Config {
     pub channels: ChannelRange,
     /// What to do about RFC 3489.
     pub classic_stun: ClassicStun,
+    /// Whether TCP is relayed.
+    pub tcp_relay: TcpRelay,
     /// Where metrics are served.
     pub metrics_listen: Option<SocketAddr>,
     /// Where the operator's service is.
@@ -294,6 +296,10 @@ impl TryFrom<Raw> for Config {
                 Some(true) => ClassicStun::Answered,
                 Some(false) | None => ClassicStun::Silent,
             },
+            tcp_relay: match parser.one("no-tcp-relay", raw.no_tcp_relay, parse::from_str) {
+                Some(true) => TcpRelay::Refused,
+                Some(false) | None => TcpRelay::Offered,
+            },
             metrics_listen: parser.one("metrics-listen", raw.metrics_listen, parse::from_str),
             external_ip_servers: parser.list(
                 "external-ip-server",
@@ -330,6 +336,7 @@ impl Config {
             unauthenticated_rate,
             channels,
             classic_stun,
+            tcp_relay,
             alternate_server,
             alternate_tls_server,
             drain_timeout,
@@ -341,7 +348,7 @@ impl Config {
         (self.auth, self.allow_peers, self.deny_peers) = (auth, allow_peers, deny_peers);
         self.unnamed_peers = unnamed_peers;
         (self.user_limits, self.unauthenticated_rate) = (user_limits, unauthenticated_rate);
-        (self.channels, self.classic_stun) = (channels, classic_stun);
+        (self.channels, self.classic_stun, self.tcp_relay) = (channels, classic_stun, tcp_relay);
         (self.alternate_server, self.alternate_tls_server) = (alternate_server, alternate_tls_server);
         (self.drain_timeout, self.log) = (drain_timeout, log);
     }

@@ -239,6 +239,11 @@ pub(super) struct Raw {
     #[serde(deserialize_with = "text")]
     pub(super) classic_stun: Option<String>,
 
+    /// Relay no TCP (RFC 6062): allocations are for UDP alone [default: false]
+    #[arg(long, env = "FARCALL_RELAY_NO_TCP_RELAY", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    #[serde(deserialize_with = "text")]
+    pub(super) no_tcp_relay: Option<String>,
+
     /// Address for GET /metrics and GET /healthz [default: none]
     #[arg(long, env = "FARCALL_RELAY_METRICS_LISTEN", value_name = "ADDR")]
     #[serde(deserialize_with = "text")]
@@ -329,6 +334,7 @@ impl Raw {
             unauthenticated_rate: self.unauthenticated_rate.or(file.unauthenticated_rate),
             rfc5766_channels: self.rfc5766_channels.or(file.rfc5766_channels),
             classic_stun: self.classic_stun.or(file.classic_stun),
+            no_tcp_relay: self.no_tcp_relay.or(file.no_tcp_relay),
             metrics_listen: self.metrics_listen.or(file.metrics_listen),
             external_ip_server: self.external_ip_server.or(file.external_ip_server),
             admin_listen: self.admin_listen.or(file.admin_listen),

@@ -105,6 +105,12 @@ impl Backlog {
         dropped
     }
 
+    /// Takes out all that waits.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        let all = self.frames.iter().flat_map(|frame| frame.bytes.iter().copied());
+        all.skip(self.written).collect()
+    }
+
     /// Whether responses alone exceed the bound: the client asks and does not listen.
     pub(super) fn is_hopeless(&self) -> bool {
         self.bytes > 2 * MAX_BYTES

@@ -10,6 +10,8 @@ use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 
+use super::splice::End;
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Carrier {
@@ -24,6 +26,11 @@ impl Carrier {
         // What the kernel has not sent must wait here, where it can be dropped when it is too old.
         let _ = SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
         Self { socket, tls: None }
+    }
+
+    /// For bytes of which none is dropped: the kernel may keep more.
+    pub(super) fn prepare_for_bulk(&self) {
+        let _ = SockRef::from(&self.socket).set_tcp_notsent_lowat(MAX_UNSENT_BULK);
     }
 
     /// Speaks TLS from here on.
@@ -78,6 +85,19 @@ impl Read for Carrier {
     }
 }
 
+impl End for Carrier {
+    fn finish(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            write_records(&mut self.socket, tls)?;
+            if tls.wants_write() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        self.socket.shutdown(std::net::Shutdown::Write)
+    }
+}
+
 impl Write for Carrier {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
@@ -113,3 +133,4 @@ fn write_records(socket: &mut TcpStream, connection: &mut ServerConnection) -> i
 
 /// A few datagrams, so that the next is at hand when the network takes one.
 const MAX_UNSENT_BYTES: u32 = 16 * 1024;
+const MAX_UNSENT_BULK: u32 = 256 * 1024;

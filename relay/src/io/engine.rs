@@ -7,6 +7,7 @@ use mio::Waker;
 use rand::CryptoRng;
 
 use super::batch::Arrival;
+use super::connections::Connections;
 use super::dtls::DtlsClients;
 use super::exchange::Post;
 use super::handover::{Handover, Parcel};
@@ -14,12 +15,14 @@ use super::linux;
 use super::outbox::Outbox;
 use super::relays::Relays;
 use super::streams::{Security, Streams, next_frame};
+use super::tcp_relay::Leaving;
 use crate::auth::{Answer, Query};
 use crate::metrics::{Direction, DropReason, Handshake, Secured, WorkerMetrics};
 use crate::routes::Routes;
 use crate::stun::{ChannelData, ChannelNumber, channel_data};
 use crate::turn::{
-    Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayedAddr, Server, Transport,
+    Action, AllocationId, ClientAddr, FiveTuple, Fragmentation, Now, PeerAddr, RelayProtocol, RelayedAddr,
+    Server, Transport,
 };
 use crate::usage::Reporter;
 use crate::webhook::{Asker, Webhooks};
@@ -72,6 +75,12 @@ pub(super) struct Engine<R> {
     pub(super) routes: Routes,
     pub(super) relays: Relays,
     pub(super) streams: Streams,
+    /// Peers and clients of TCP allocations.
+    pub(super) connections: Connections,
+    /// Streams that are about to be something else.
+    pub(super) leaving: Vec<Leaving>,
+    /// Connections that clients have just come for.
+    pub(super) spliced: Vec<usize>,
     pub(super) dtls: Option<DtlsClients>,
     pub(super) udp: Vec<UdpListener>,
     /// What goes out at the end of this turn, or when there is enough of it.
@@ -192,11 +201,23 @@ impl<R: CryptoRng> Engine<R> {
             self.metrics.dropped(DropReason::Malformed);
             return StreamState::Over;
         }
-        let mut unread = buffer.as_slice();
+        self.handle_frames(index, flow, buffer)
+    }
+
+    /// What came by a stream, in order.
+    pub(super) fn handle_frames(&mut self, index: usize, flow: FiveTuple, bytes: &[u8]) -> StreamState {
+        let mut unread = bytes;
         let mut has_frame = false;
         loop {
             match next_frame(&mut unread) {
-                Ok(Some(frame)) => self.handle_client_bytes(flow, frame),
+                Ok(Some(frame)) => {
+                    self.handle_client_bytes(flow, frame);
+                    if !self.leaving.is_empty()
+                        && let Some(state) = self.see_off(index, flow, unread)
+                    {
+                        return state;
+                    }
+                }
                 Ok(None) => break,
                 Err(_) => {
                     self.metrics.dropped(DropReason::Malformed);
@@ -316,8 +337,13 @@ impl<R: CryptoRng> Engine<R> {
                 Action::SendToPeer { allocation, peer, data, fragmentation } => {
                     self.send_to_peer(allocation, peer, &data, fragmentation);
                 }
-                Action::OpenRelay { allocation, relayed, user, limits } => {
+                Action::OpenRelay { allocation, relayed, protocol, user, limits } => {
                     let result = self.relays.open(self.now.instant, allocation, relayed, &user, limits);
+                    let result = match protocol {
+                        RelayProtocol::Udp => result,
+                        RelayProtocol::Tcp => result
+                            .and_then(|meter| self.listen_for_peers(allocation, relayed).map(|()| meter)),
+                    };
                     self.server.handle_relay_opened(self.now.instant, allocation, result);
                 }
                 Action::CloseRelay { allocation } => {
@@ -326,7 +352,18 @@ impl<R: CryptoRng> Engine<R> {
                         self.flush();
                     }
                     self.report_ended(allocation);
+                    self.connections.close_listener(allocation);
                     self.relays.close(allocation);
+                }
+                Action::Connect { allocation, connection, peer } => {
+                    self.connect(allocation, connection, peer)
+                }
+                Action::Splice { connection, flow } => {
+                    self.leaving.push(Leaving::Splice { connection, flow });
+                }
+                Action::Disconnect { connection } => self.connections.close(connection),
+                Action::MoveStream { flow, worker, message } => {
+                    self.leaving.push(Leaving::Move { flow, worker, message });
                 }
                 Action::LookUp(question) => {
                     if let Some(lookups) = &self.lookups {
@@ -387,6 +424,7 @@ impl<R: CryptoRng> Engine<R> {
         self.server.shrink();
         self.routes.shrink();
         self.relays.shrink();
+        self.connections.shrink();
         linux::return_memory();
         self.most_allocations = self.server.allocation_count();
     }

@@ -1,6 +1,6 @@
 //! Between workers: a client whose datagrams or stream reach another worker than its allocation's.
 //!
-//! It happens when a client moves (RFC 8016) or comes for a port that was held for it: the kernel knows nothing of that
+//! It happens when a client moves (RFC 8016), or comes for a port that was held for it or for a connection (RFC 6062): the kernel knows nothing of that
 //! and hashes the new address to some worker. That one then passes on what the client says, and where the answers
 //! need its stream, passes those back. Everybody else's datagrams never meet a queue.
 
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
+use super::tcp_relay::MovedStream;
 use crate::turn::{FiveTuple, SavedFlow, Transport, WorkerIndex};
 
 /// What one worker has for another.
@@ -26,6 +27,8 @@ pub(super) enum Parcel {
     ToClient { flow: FiveTuple, message: Box<[u8]>, data_bytes: Option<usize> },
     /// The connection of a client of yours ended.
     Ended { flow: FiveTuple },
+    /// A stream whose client came for a connection of yours.
+    Stream(Box<MovedStream>),
 }
 
 /// Where a worker is reached.

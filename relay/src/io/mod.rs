@@ -9,6 +9,7 @@ mod backlog;
 mod batch;
 mod carrier;
 mod command;
+mod connections;
 mod dtls;
 mod engine;
 mod exchange;
@@ -23,8 +24,10 @@ mod ready;
 mod relays;
 mod secure_listeners;
 mod sending;
+mod splice;
 mod streams;
 mod succession;
+mod tcp_relay;
 mod token;
 mod worker;
 

@@ -23,6 +23,7 @@ impl<R: CryptoRng> Engine<R> {
                 Some(Parcel::ToClient { flow, message, data_bytes }) => {
                     self.send_to_client(flow, &message, data_bytes);
                 }
+                Some(Parcel::Stream(moved)) => self.adopt_stream(*moved),
                 Some(Parcel::Ended { flow }) => {
                     self.handover.forget_carrier(&flow);
                     self.server.handle_flow_closed(flow);

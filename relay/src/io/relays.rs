@@ -220,6 +220,11 @@ impl Relays {
         may_tell
     }
 
+    /// Where one is.
+    pub(super) fn address(&self, id: AllocationId) -> Option<RelayedAddr> {
+        self.sockets.get(id.0)?.as_ref().map(|relay| relay.at)
+    }
+
     pub(super) fn socket(&self, id: AllocationId) -> Option<&UdpSocket> {
         self.sockets.get(id.0)?.as_ref().map(|relay| &relay.socket)
     }

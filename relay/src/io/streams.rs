@@ -76,6 +76,17 @@ pub(super) struct Stream {
     stalled_since: Option<Instant>,
 }
 
+/// A connection that is another's from now on.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) carrier: Carrier,
+    pub(super) flow: FiveTuple,
+    /// The beginning of what has come and was not handled.
+    pub(super) partial: Vec<u8>,
+    /// What the client has not taken yet.
+    pub(super) unsent: Vec<u8>,
+}
+
 impl Streams {
     pub(super) fn new(registry: Registry, proxies: Vec<IpNet>, metrics: Arc<WorkerMetrics>) -> Self {
         Self {
@@ -221,6 +232,53 @@ impl Streams {
         }
         self.metrics.streams.subtract(1);
         Some(stream.flow)
+    }
+
+    /// Which one is this client's.
+    pub(super) fn find(&self, flow: &FiveTuple) -> Option<usize> {
+        self.by_flow.get(flow).copied()
+    }
+
+    /// Gives a connection away, which stays open.
+    pub(super) fn take(&mut self, index: usize) -> Option<Taken> {
+        let mut stream = self.streams.try_remove(index)?;
+        let _ = self.registry.deregister(stream.carrier.socket());
+        if self.by_flow.get(&stream.flow) == Some(&index) {
+            self.by_flow.remove(&stream.flow);
+        }
+        self.metrics.streams.subtract(1);
+        let Stream { carrier, flow, partial, backlog, .. } = stream;
+        Some(Taken { carrier, flow, partial, unsent: backlog.into_bytes() })
+    }
+
+    /// Takes in what another worker gave away before anything was said to its client.
+    pub(super) fn adopt(&mut self, now: Instant, taken: Taken) -> Option<usize> {
+        if self.streams.len() >= MAX_STREAMS {
+            return None;
+        }
+        let Taken { mut carrier, flow, partial, unsent: _ } = taken;
+        let entry = self.streams.vacant_entry();
+        let token = Source::Stream(entry.key()).into();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(carrier.socket(), token, interest).ok()?;
+        self.accepted += 1;
+        let index = entry.key();
+        entry.insert(Stream {
+            carrier,
+            flow,
+            number: self.accepted,
+            opening: None,
+            is_handshake_open: false,
+            partial,
+            backlog: Backlog::default(),
+            has_spoken: true,
+            last_frame_at: now,
+            waiting_since: None,
+            stalled_since: None,
+        });
+        self.by_flow.insert(flow, index);
+        self.metrics.streams.add(1);
+        Some(index)
     }
 
     /// The connections that have had their time. A client with an allocation may be quiet for as long as that lives.

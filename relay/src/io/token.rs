@@ -13,6 +13,8 @@ pub(super) enum Source {
     Stream(usize),
     DtlsListener(usize),
     Alarm,
+    Acceptor(AllocationId),
+    Connection(usize),
 }
 
 impl From<Source> for Token {
@@ -25,6 +27,8 @@ impl From<Source> for Token {
             Source::Stream(index) => (4, index),
             Source::DtlsListener(index) => (5, index),
             Source::Alarm => (6, 0),
+            Source::Acceptor(AllocationId(index)) => (7, index),
+            Source::Connection(index) => (8, index),
         };
         Self(index << KIND_BITS | kind)
     }
@@ -40,12 +44,14 @@ impl From<Token> for Source {
             4 => Self::Stream(index),
             5 => Self::DtlsListener(index),
             6 => Self::Alarm,
+            7 => Self::Acceptor(AllocationId(index)),
+            8 => Self::Connection(index),
             _ => Self::Waker,
         }
     }
 }
 
-const KIND_BITS: u32 = 3;
+const KIND_BITS: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -60,6 +66,8 @@ mod tests {
                 Source::Relay(AllocationId(index)),
                 Source::Stream(index),
                 Source::DtlsListener(index),
+                Source::Acceptor(AllocationId(index)),
+                Source::Connection(index),
             ] {
                 assert_eq!(Source::from(Token::from(source)), source);
             }

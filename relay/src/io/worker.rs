@@ -16,6 +16,7 @@ use rand::CryptoRng;
 use super::alarm::Alarm;
 use super::batch::{Batch, Plane, Readiness};
 use super::command::{self, Command};
+use super::connections::Connections;
 use super::dtls::{DtlsClients, DtlsParts};
 use super::engine::{Engine, Lookups, StreamState, UdpListener, Via};
 use super::exchange::Exchange;
@@ -100,6 +101,8 @@ pub struct Worker<R> {
     stream_buffer: Vec<u8>,
     /// When to look for streams that keep us waiting, and for connections that could not be accepted.
     next_sweep: Instant,
+    /// When connections that wait for their user may try again.
+    next_refill: Instant,
     is_stopping: Arc<AtomicBool>,
     commands: Receiver<Command>,
 }
@@ -191,6 +194,9 @@ impl<R: CryptoRng> Worker<R> {
             server,
             routes: Routes::default(),
             relays: Relays::new(number, plane, registry.try_clone()?, buffers, quota, own_relays),
+            connections: Connections::new(registry.try_clone()?),
+            leaving: Vec::new(),
+            spliced: Vec::new(),
             streams: Streams::new(registry.try_clone()?, secure.proxies, Arc::clone(&metrics)),
             dtls,
             udp,
@@ -209,7 +215,19 @@ impl<R: CryptoRng> Worker<R> {
         let batch = Batch::new(plane, BATCH);
         let alarm = Alarm::new(poll.registry())?;
         Ok((
-            Self { poll, engine, tcp, ready, alarm, batch, stream_buffer, next_sweep, is_stopping, commands },
+            Self {
+                poll,
+                engine,
+                tcp,
+                ready,
+                alarm,
+                batch,
+                stream_buffer,
+                next_sweep,
+                next_refill: next_sweep,
+                is_stopping,
+                commands,
+            },
             handle,
         ))
     }
@@ -241,6 +259,7 @@ impl<R: CryptoRng> Worker<R> {
             self.engine.handle_timeout();
             self.engine.handle_dtls_timeout();
             self.sweep();
+            self.begin_splices();
             self.engine.finish_turn();
         }
         let cut_off = self.engine.end_all();
@@ -269,7 +288,8 @@ impl<R: CryptoRng> Worker<R> {
             || dtls.is_some_and(|clients| !clients.is_empty());
         let sweep = is_sweep_due.then_some(self.next_sweep);
         let dtls = dtls.and_then(DtlsClients::poll_timeout);
-        self.engine.server.poll_timeout().into_iter().chain(sweep).chain(dtls).min()
+        let refill = self.engine.connections.has_throttled().then_some(self.next_refill);
+        self.engine.server.poll_timeout().into_iter().chain(sweep).chain(dtls).chain(refill).min()
     }
 
     fn note(&mut self, event: &mio::event::Event) {
@@ -285,7 +305,11 @@ impl<R: CryptoRng> Worker<R> {
         {
             self.engine.handle_errors(allocation);
         }
-        let is_readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        // How a connection goes on depends on either end being ready for either thing.
+        let is_readable = matches!(source, Source::Connection(_))
+            || event.is_readable()
+            || event.is_read_closed()
+            || event.is_error();
         if is_readable {
             self.ready.insert(source);
         }
@@ -308,6 +332,8 @@ impl<R: CryptoRng> Worker<R> {
             Source::TcpListener(index) => self.serve_connections(index),
             Source::Relay(allocation) => self.serve_peers(allocation),
             Source::Stream(index) => self.serve_stream(index),
+            Source::Acceptor(allocation) => self.engine.accept_peers(allocation),
+            Source::Connection(index) => self.engine.serve_connection(index),
             Source::DtlsListener(index) => match self.engine.read_dtls(index) {
                 true => Readiness::MaybeMore,
                 false => Readiness::Drained,
@@ -384,6 +410,17 @@ impl<R: CryptoRng> Worker<R> {
         }
     }
 
+    /// Lets connections begin that clients have come for, and go on that had to wait for their user.
+    fn begin_splices(&mut self) {
+        self.engine.see_off_others();
+        let mut due = std::mem::take(&mut self.engine.spliced);
+        if self.engine.connections.has_throttled() && self.engine.now.instant >= self.next_refill {
+            self.next_refill = self.engine.now.instant + REFILL_INTERVAL;
+            due.extend(self.engine.connections.take_throttled());
+        }
+        due.into_iter().for_each(|index| self.ready.insert(Source::Connection(index)));
+    }
+
     fn sweep(&mut self) {
         if self.engine.now.instant < self.next_sweep {
             return;
@@ -406,6 +443,7 @@ pub(super) fn read_clocks() -> Now {
 }
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+const REFILL_INTERVAL: Duration = Duration::from_millis(20);
 const EVENTS: usize = 1024;
 /// Messages of one call: enough to spare calls, few enough to stay in the cache until they are sent.
 const BATCH: usize = 32;

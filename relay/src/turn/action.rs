@@ -1,6 +1,6 @@
 //! What the state machine wants done, as plain data.
 
-use super::{FiveTuple, PeerAddr, RelayedAddr, WorkerIndex};
+use super::{ConnectionId, FiveTuple, PeerAddr, RelayProtocol, RelayedAddr, WorkerIndex};
 use crate::auth::{LookUp, User};
 use crate::policy::Limits;
 use crate::stun::ChannelNumber;
@@ -41,13 +41,15 @@ pub enum Action {
         /// Whether the network may cut it up.
         fragmentation: Fragmentation,
     },
-    /// Open a UDP socket at this address for this allocation, counting against this user's quota, and say how it
+    /// Open a socket at this address for this allocation, counting against this user's quota, and say how it
     /// went by `handle_relay_opened` before anything else.
     OpenRelay {
         /// Whose.
         allocation: AllocationId,
         /// Where.
         relayed: RelayedAddr,
+        /// What for.
+        protocol: RelayProtocol,
         /// Whose quota.
         user: User,
         /// What that user may use, where it differs from everybody's.
@@ -57,6 +59,36 @@ pub enum Action {
     CloseRelay {
         /// Whose.
         allocation: AllocationId,
+    },
+    /// Connect from the relayed address to a peer, and say how it went by `handle_connected`.
+    Connect {
+        /// From whose relayed address.
+        allocation: AllocationId,
+        /// Under which number.
+        connection: ConnectionId,
+        /// To whom.
+        peer: PeerAddr,
+    },
+    /// From now on the bytes of this connection are those of this client's stream, both ways.
+    Splice {
+        /// Which.
+        connection: ConnectionId,
+        /// By which stream the client came for it.
+        flow: FiveTuple,
+    },
+    /// Close a connection, if it is there, at both ends.
+    Disconnect {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Have another worker serve this stream from here on, since its client came for a connection of that one's.
+    MoveStream {
+        /// Which.
+        flow: FiveTuple,
+        /// To whom.
+        worker: WorkerIndex,
+        /// What is to be read once more.
+        message: Vec<u8>,
     },
     /// Ask somebody else about a user, and say what came of it by `handle_looked_up`, whenever that is.
     LookUp(LookUp),

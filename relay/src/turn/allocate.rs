@@ -19,7 +19,8 @@ use super::permission::Permissions;
 use super::ports::{Parity, PortSequence};
 use super::reply::Reply;
 use super::{
-    Action, Admission, AllocationId, Now, Reject, RelayError, RelayedAddr, Server, WorkerIndex, lifetime,
+    Action, Admission, AllocationId, FiveTuple, Now, Reject, RelayError, RelayProtocol, RelayedAddr, Server,
+    TcpRelay, WorkerIndex, connections, lifetime,
 };
 use crate::auth::Credential;
 use crate::policy::Meter;
@@ -111,6 +112,7 @@ struct Attempt {
     reply: Reply,
     credential: Credential,
     granted: Duration,
+    protocol: RelayProtocol,
     family: Family,
     parity: Parity,
     next: Next,
@@ -142,7 +144,7 @@ impl<R: CryptoRng> Server<R> {
         if is_expired(&credential, now.unix) {
             return Err(Reject::Unauthenticated);
         }
-        check_transport(message)?;
+        let protocol = self.requested_protocol(reply.flow, message)?;
         if self.admission == Admission::Closed {
             self.refuse_for_lack_of_room(reply);
             return Ok(());
@@ -150,7 +152,8 @@ impl<R: CryptoRng> Server<R> {
         let wish = Wish::of(message)?;
         let is_mobile = match message.find(AttributeType::MOBILITY_TICKET) {
             None => false,
-            Some([]) => true,
+            // What goes with connections does not move.
+            Some([]) => protocol == RelayProtocol::Udp,
             Some(_) => return Err(Reject::BadRequest),
         };
         if let Wish::Held(token) = wish
@@ -169,6 +172,7 @@ impl<R: CryptoRng> Server<R> {
             reply: reply.clone(),
             credential: credential.clone(),
             granted,
+            protocol,
             family,
             parity,
             next,
@@ -204,7 +208,7 @@ impl<R: CryptoRng> Server<R> {
 
     /// Makes an allocation and asks for its socket.
     fn attempt(&mut self, attempt: Attempt) -> Result<(), Reject> {
-        let Attempt { reply, credential, granted, family, parity, next, refused } = attempt;
+        let Attempt { reply, credential, granted, protocol, family, parity, next, refused } = attempt;
         let ip = self.relay_ip(family)?;
         let mut ports = PortSequence::new(&mut self.parts.rng, &self.config.addresses.ports, parity);
         let port = ports.next().ok_or(Reject::InsufficientCapacity)?;
@@ -213,6 +217,7 @@ impl<R: CryptoRng> Server<R> {
             id,
             flow,
             relayed: RelayedAddr(SocketAddr::new(ip, port)),
+            protocol,
             credential,
             transaction_id,
             granted,
@@ -281,6 +286,7 @@ impl<R: CryptoRng> Server<R> {
             reply: reply.clone(),
             credential: allocation.credential.clone(),
             granted: allocation.granted,
+            protocol: allocation.protocol,
             family,
             parity: Parity::Any,
             next: Next::Answer,
@@ -310,6 +316,7 @@ impl<R: CryptoRng> Server<R> {
             id,
             flow,
             relayed: RelayedAddr(relayed),
+            protocol: RelayProtocol::Udp,
             credential,
             transaction_id: reply.transaction_id,
             granted,
@@ -402,6 +409,7 @@ impl<R: CryptoRng> Server<R> {
                     reply: reply.clone(),
                     credential: allocation.credential,
                     granted: allocation.granted,
+                    protocol: allocation.protocol,
                     family: family.other(),
                     parity: Parity::Any,
                     next: Next::Answer,
@@ -475,6 +483,17 @@ impl<R: CryptoRng> Server<R> {
         });
     }
 
+    fn requested_protocol(&self, flow: FiveTuple, message: &Message<'_>) -> Result<RelayProtocol, Reject> {
+        match message.find(AttributeType::REQUESTED_TRANSPORT) {
+            Some([UDP, _, _, _]) => Ok(RelayProtocol::Udp),
+            Some([TCP, _, _, _]) if self.config.tcp_relay == TcpRelay::Offered => {
+                connections::check_allocate(flow, message).map(|()| RelayProtocol::Tcp)
+            }
+            Some([_, _, _, _]) => Err(Reject::UnsupportedTransport),
+            Some(_) | None => Err(Reject::BadRequest),
+        }
+    }
+
     fn relay_ip(&self, family: Family) -> Result<IpAddr, Reject> {
         let addresses = &self.config.addresses;
         match family {
@@ -489,14 +508,6 @@ fn is_expired(credential: &Credential, now: UnixTime) -> bool {
     credential.expires_at.is_some_and(|expires_at| expires_at <= now)
 }
 
-fn check_transport(message: &Message<'_>) -> Result<(), Reject> {
-    match message.find(AttributeType::REQUESTED_TRANSPORT) {
-        Some([UDP, _, _, _]) => Ok(()),
-        Some([_, _, _, _]) => Err(Reject::UnsupportedTransport),
-        Some(_) | None => Err(Reject::BadRequest),
-    }
-}
-
 /// ADDITIONAL-ADDRESS-FAMILY can but say IPv6. Section 7.2.
 fn requests_additional_family(message: &Message<'_>) -> Result<bool, Reject> {
     let value = message
@@ -509,8 +520,9 @@ fn requests_additional_family(message: &Message<'_>) -> Result<bool, Reject> {
     }
 }
 
-/// The protocol number in REQUESTED-TRANSPORT.
+/// The protocol numbers in REQUESTED-TRANSPORT.
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 /// The flag in EVEN-PORT that asks for the next port, too.
 const RESERVE_NEXT: u8 = 0x80;
 /// For the second Allocate of two. Section 7.2 wants at least this.

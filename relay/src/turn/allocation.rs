@@ -9,7 +9,7 @@ use super::inspect::Story;
 use super::permission::Permissions;
 use super::ports::PortSequence;
 use super::reply::Reply;
-use super::{AllocationId, FiveTuple, PeerAddr, Reject, RelayedAddr, Route};
+use super::{AllocationId, FiveTuple, PeerAddr, Reject, RelayProtocol, RelayedAddr, Route};
 use crate::auth::Credential;
 use crate::policy::Meter;
 use crate::stun::{ChannelNumber, TransactionId};
@@ -19,6 +19,8 @@ pub(super) struct Allocation {
     pub(super) id: AllocationId,
     pub(super) flow: FiveTuple,
     pub(super) relayed: RelayedAddr,
+    /// What the relayed address is for.
+    pub(super) protocol: RelayProtocol,
     pub(super) credential: Credential,
     /// Of the Allocate that made it, to know its retransmissions by.
     pub(super) transaction_id: TransactionId,

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::AllocationId;
+use super::{AllocationId, ConnectionId};
 use crate::stun::ChannelNumber;
 
-/// Something that ends by itself. Of what ends at one moment, channels go before permissions, and both before their
+/// Something that ends by itself. Of what ends at one moment, channels go before permissions, and all before their
 /// allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Expiry {
     Channel(AllocationId, ChannelNumber),
     Permission(AllocationId, IpAddr),
+    Connection(ConnectionId),
     Allocation(AllocationId),
 }
 

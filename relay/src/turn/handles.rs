@@ -12,6 +12,7 @@ use rand::CryptoRng;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::ConnectionId;
 use super::allocate::ReservationToken;
 
 /// A worker's number.
@@ -130,6 +131,23 @@ impl Handles {
         (worker < self.workers).then_some(worker)
     }
 
+    /// Random, but for who can tell whose it is. It need not be hard to guess: only its client may come for it.
+    pub(super) fn new_connection(&self, rng: &mut impl CryptoRng) -> ConnectionId {
+        let mut front = [0; 2];
+        rng.fill_bytes(&mut front);
+        let ([a, b], [high, low]) = (front, self.worker.to_be_bytes());
+        let [hash_high, hash_low, ..] = self.seal(b"connection", &front);
+        ConnectionId(u32::from_be_bytes([a, b, hash_high ^ high, hash_low ^ low]))
+    }
+
+    /// Which worker has a connection, if any does.
+    pub(super) fn connection_worker(&self, ConnectionId(id): ConnectionId) -> Option<WorkerIndex> {
+        let [a, b, high, low] = id.to_be_bytes();
+        let [hash_high, hash_low, ..] = self.seal(b"connection", &[a, b]);
+        let worker = WorkerIndex::from_be_bytes([high ^ hash_high, low ^ hash_low]);
+        (worker < self.workers).then_some(worker)
+    }
+
     /// Puts a number into the last two bytes, hidden by a hash of the others.
     fn mask(&self, token: ReservationToken, worker: WorkerIndex) -> ReservationToken {
         let [a, b, c, d, e, f, ..] = token;
@@ -179,6 +197,7 @@ mod tests {
                 assert_eq!(first.read_ticket(&changed), None, "byte {at}");
             }
             assert_eq!(first.token_worker(handles.new_token(&mut rng)), Some(worker));
+            assert_eq!(first.connection_worker(handles.new_connection(&mut rng)), Some(worker));
         }
         for text in [&b""[..], b"A", &[b'A'; 31], &[b'A'; 33], &[0xff; 32], &[b'A'; 4000]] {
             assert_eq!(first.read_ticket(text), None);

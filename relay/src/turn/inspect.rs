@@ -125,6 +125,8 @@ pub struct Summary {
     pub flow: FiveTuple,
     /// Its socket.
     pub relayed: RelayedAddr,
+    /// What that is for.
+    pub protocol: super::RelayProtocol,
     /// Since when.
     pub created_at: Instant,
     /// Until when, unless it is refreshed.
@@ -161,6 +163,8 @@ pub struct Rules {
     pub classic_stun: super::ClassicStun,
     /// Where clients go that there is no place for.
     pub alternates: super::Alternates,
+    /// Whether TCP is relayed for whoever asks from now on.
+    pub tcp_relay: super::TcpRelay,
 }
 
 impl<R: CryptoRng> Server<R> {
@@ -179,10 +183,11 @@ impl<R: CryptoRng> Server<R> {
     /// Goes by other rules from now on. What was allowed before and is not any more, ends: permissions at once,
     /// allocations of users who are gone when they ask for the next thing.
     pub fn follow(&mut self, rules: Rules) {
-        let Rules { authenticator, budget, policy, channels, classic_stun, alternates } = rules;
+        let Rules { authenticator, budget, policy, channels, classic_stun, alternates, tcp_relay } = rules;
         (self.parts.authenticator, self.parts.budget, self.parts.policy) = (authenticator, budget, policy);
         (self.config.channels, self.config.classic_stun) = (channels, classic_stun);
-        self.config.alternates = alternates;
+        (self.config.alternates, self.config.tcp_relay) = (alternates, tcp_relay);
+        self.end_forbidden_connections();
         let mut forbidden = Vec::new();
         for (_, allocation) in &self.allocations {
             for (peer, expires_at) in allocation.permissions.iter() {
@@ -259,6 +264,7 @@ impl Allocation {
             user: self.credential.user.clone(),
             flow: self.flow,
             relayed: self.relayed,
+            protocol: self.protocol,
             created_at,
             expires_at,
             permissions: self.permissions.iter().count(),

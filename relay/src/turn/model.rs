@@ -299,6 +299,10 @@ impl Pair {
                 | Action::SendToPeer { .. }
                 | Action::LookUp(_)
                 | Action::HandOver { .. }
+                | Action::Connect { .. }
+                | Action::Splice { .. }
+                | Action::Disconnect { .. }
+                | Action::MoveStream { .. }
                 | Action::OpenRelay { .. } => panic!("unexpected {action:?}"),
             }
         }

@@ -32,12 +32,18 @@ pub enum Reject {
     /// Good credentials, but not those that made the allocation.
     #[error("another user's allocation")]
     WrongCredentials,
-    /// Relays carry UDP.
+    /// Relays carry UDP, and TCP where that is wanted.
     #[error("transport protocol not supported")]
     UnsupportedTransport,
     /// A peer of the other family than the relayed address.
     #[error("the peer is of another address family")]
     PeerAddressFamilyMismatch,
+    /// There is one to that peer.
+    #[error("there is a connection to that peer")]
+    ConnectionExists,
+    /// The peer did not take it, or not in time.
+    #[error("no connection to the peer")]
+    ConnectionFailed,
     /// The user holds as many allocations as it may.
     #[error("allocation quota reached")]
     QuotaReached,
@@ -65,6 +71,8 @@ impl Reject {
             Self::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
             Self::UnsupportedTransport => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
             Self::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Self::ConnectionExists => ErrorCode::CONNECTION_ALREADY_EXISTS,
+            Self::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
             Self::QuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Self::Unavailable => ErrorCode::SERVER_ERROR,
             Self::InsufficientCapacity => ErrorCode::INSUFFICIENT_CAPACITY,

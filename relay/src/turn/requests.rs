@@ -11,7 +11,8 @@ use super::channel::BindError;
 use super::deadlines::Expiry;
 use super::reply::Reply;
 use super::{
-    Action, AllocationId, EndReason, FiveTuple, Fragmentation, Now, PeerAddr, Reject, Server, lifetime,
+    Action, AllocationId, EndReason, FiveTuple, Fragmentation, Now, PeerAddr, Reject, RelayProtocol, Server,
+    lifetime,
 };
 use crate::auth::{Credential, Refusal};
 use crate::metrics::DropReason;
@@ -45,8 +46,15 @@ impl<R: CryptoRng> Server<R> {
             return self.handle_ticket(now, flow, message, ticket);
         }
         let mut reply = Reply::to(flow, message);
+        if message.method() == Method::CONNECTION_BIND
+            && let Some(worker) = self.elsewhere_bound(message).filter(|_| flow.transport.is_stream())
+        {
+            return self.push(Action::MoveStream { flow, worker, message: message.as_bytes().to_vec() });
+        }
         let allocation = self.clients.all(flow).find_map(|id| self.allocations.get(id.0));
         let known = allocation.map(|allocation| &allocation.credential);
+        let wanted = || self.allocations.get(self.connections.allocation_wanted(message)?.0);
+        let known = known.or_else(|| wanted().map(|allocation| &allocation.credential));
         let asker = match self.parts.authenticator.authenticate(now, flow.ends(), message, known) {
             Ok(asker) => asker,
             Err(Refusal::NotYetKnown) => return self.look_up(now, flow, message),
@@ -60,11 +68,13 @@ impl<R: CryptoRng> Server<R> {
         let handled = match (message.method(), allocation.map(|allocation| allocation.id)) {
             (Method::ALLOCATE, Some(id)) => self.handle_repeated_allocate(&reply, id),
             (Method::ALLOCATE, None) => self.handle_allocate(now, &reply, credential, message),
+            (Method::CONNECTION_BIND, _) => self.handle_connection_bind(&reply, &credential, message),
             (Method::REFRESH, None) => self.handle_late_refresh(now, &reply, message),
             (_, None) => Err(Reject::AllocationMismatch),
             (_, Some(id)) if !self.belongs_to(id, &credential) => Err(Reject::WrongCredentials),
             (Method::REFRESH, Some(_)) => self.handle_refresh(now, &reply, &credential, message),
             (Method::CREATE_PERMISSION, Some(_)) => self.handle_create_permission(now, &reply, message),
+            (Method::CONNECT, Some(id)) => self.handle_connect(now, &reply, id, message),
             (_, Some(_)) => self.handle_channel_bind(now, &reply, message),
         };
         match handled {
@@ -90,7 +100,7 @@ impl<R: CryptoRng> Server<R> {
                 false => DropReason::NoChannel,
             });
         };
-        if !allocation.permissions.contains(peer.0.ip()) {
+        if allocation.protocol == RelayProtocol::Tcp || !allocation.permissions.contains(peer.0.ip()) {
             return self.drop_datagram(DropReason::NoPermission);
         }
         if !self.parts.policy.allows(peer.0) {
@@ -204,6 +214,9 @@ impl<R: CryptoRng> Server<R> {
         let (channel, peer) = channel.zip(peer).ok_or(Reject::BadRequest)?;
         let allocation =
             self.allocation_for(reply.flow, peer.ip()).ok_or(Reject::PeerAddressFamilyMismatch)?;
+        if allocation.protocol == RelayProtocol::Tcp {
+            return Err(Reject::BadRequest);
+        }
         self.check_peer(peer.ip(), Some(peer.port()))?;
         let id = allocation.id;
         let mut others = self.clients.all(reply.flow).filter(|other| *other != id);
@@ -231,7 +244,7 @@ impl<R: CryptoRng> Server<R> {
         held.find(|allocation| allocation.has_family_of(peer))
     }
 
-    fn check_peer(&self, ip: IpAddr, port: Option<u16>) -> Result<(), Reject> {
+    pub(super) fn check_peer(&self, ip: IpAddr, port: Option<u16>) -> Result<(), Reject> {
         let is_allowed = match port {
             Some(port) => self.parts.policy.allows(SocketAddr::new(ip, port)),
             None => self.parts.policy.allows_ip(ip),
@@ -307,4 +320,5 @@ pub(super) const KNOWN: &[AttributeType] = &[
     AttributeType::USERHASH,
     AttributeType::XOR_MAPPED_ADDRESS,
     AttributeType::RESERVATION_TOKEN,
+    AttributeType::CONNECTION_ID,
 ];

@@ -13,6 +13,7 @@ use tracing::{debug, trace};
 use super::allocate::ReservationToken;
 use super::allocation::{Allocation, Phase};
 use super::clients::Clients;
+use super::connections::Connections;
 use super::deadlines::{Deadlines, Expiry};
 use super::ended::Ended;
 use super::lookups::Waiting;
@@ -20,7 +21,7 @@ use super::mobility::Mobiles;
 use super::reply::Reply;
 use super::{
     Action, Addresses, Admission, AllocationId, Alternates, ChannelRange, Departure, Discovery, EndReason,
-    FiveTuple, Fragmentation, Handles, Lifetimes, PeerAddr, Reject, Serials, Transport,
+    FiveTuple, Fragmentation, Handles, Lifetimes, PeerAddr, Reject, RelayProtocol, Serials, Transport,
 };
 use crate::auth::Authenticator;
 use crate::metrics::{DropReason, WorkerMetrics};
@@ -45,6 +46,17 @@ pub struct Config {
     pub discovery: Discovery,
     /// Where clients go that there is no place for.
     pub alternates: Alternates,
+    /// Whether there are relayed addresses for TCP, too.
+    pub tcp_relay: TcpRelay,
+}
+
+/// Whether TCP is relayed. RFC 6062.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpRelay {
+    /// For those who ask for it.
+    Offered,
+    /// For nobody.
+    Refused,
 }
 
 /// What to do about Bindings in the manner of RFC 3489.
@@ -91,6 +103,7 @@ pub struct Server<R> {
     pub(super) clients: Clients,
     /// Ports that are open and nobody's yet.
     pub(super) held_ports: HashMap<ReservationToken, AllocationId>,
+    pub(super) connections: Connections,
     pub(super) mobiles: Mobiles,
     pub(super) ended: Ended,
     pub(super) deadlines: Deadlines,
@@ -111,6 +124,7 @@ impl<R: CryptoRng> Server<R> {
             allocations: Slab::new(),
             clients: Clients::default(),
             held_ports: HashMap::new(),
+            connections: Connections::default(),
             mobiles: Mobiles::default(),
             ended: Ended::default(),
             deadlines: Deadlines::default(),
@@ -139,7 +153,8 @@ impl<R: CryptoRng> Server<R> {
         let Some(found) = self.allocations.get(allocation.0) else {
             return self.drop_datagram(DropReason::NoPermission);
         };
-        let is_permitted = |peer: &PeerAddr| found.permissions.contains(peer.0.ip());
+        let takes_datagrams = found.protocol == RelayProtocol::Udp;
+        let is_permitted = |peer: &PeerAddr| takes_datagrams && found.permissions.contains(peer.0.ip());
         let known_as = [Some(from), self.config.addresses.known_as(from)];
         let Some(peer) = known_as.into_iter().flatten().find(is_permitted) else {
             return self.drop_datagram(DropReason::NoPermission);
@@ -176,6 +191,7 @@ impl<R: CryptoRng> Server<R> {
             match expiry {
                 Expiry::Channel(allocation, channel) => self.unbind(allocation, channel),
                 Expiry::Permission(allocation, peer) => self.revoke(allocation, peer),
+                Expiry::Connection(connection) => self.expire_connection(connection),
                 Expiry::Allocation(allocation) => self.delete(allocation, EndReason::Expired),
             }
         }
@@ -202,6 +218,7 @@ impl<R: CryptoRng> Server<R> {
     pub fn shrink(&mut self) {
         self.allocations.shrink_to_fit();
         self.clients.shrink();
+        self.connections.shrink();
         self.actions.shrink_to_fit();
     }
 
@@ -226,7 +243,12 @@ impl<R: CryptoRng> Server<R> {
             (Class::Request, Method::BINDING) => self.handle_binding(now, flow, &message),
             (
                 Class::Request,
-                Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND,
+                Method::ALLOCATE
+                | Method::REFRESH
+                | Method::CREATE_PERMISSION
+                | Method::CHANNEL_BIND
+                | Method::CONNECT
+                | Method::CONNECTION_BIND,
             ) => self.handle_turn_request(now, flow, &message),
             (Class::Indication, Method::SEND) => self.handle_send(flow, &message),
             (Class::Request | Class::Indication | Class::Success | Class::Error, _) => {
@@ -284,13 +306,14 @@ impl<R: CryptoRng> Server<R> {
     pub(super) fn request_relay(&mut self, allocation: AllocationId, port: u16) {
         let Some(found) = self.allocations.get_mut(allocation.0) else { return };
         found.relayed.0.set_port(port);
-        let (relayed, user) = (found.relayed, found.credential.user.clone());
+        let (relayed, protocol, user) = (found.relayed, found.protocol, found.credential.user.clone());
         let limits = found.credential.limits.as_deref().copied().unwrap_or_default();
-        self.push(Action::OpenRelay { allocation, relayed, user, limits });
+        self.push(Action::OpenRelay { allocation, relayed, protocol, user, limits });
     }
 
     /// Ends an allocation and all that goes with it.
     pub(super) fn delete(&mut self, id: AllocationId, reason: EndReason) {
+        self.end_connections(id);
         let departure = self.allocations.get(id.0).and_then(Allocation::summary);
         let Some(allocation) = self.allocations.try_remove(id.0) else { return };
         self.clients.remove(allocation.flow, id);

@@ -21,8 +21,8 @@ use super::inspect::Story;
 use super::mobility::SavedMobile;
 use super::permission::Permissions;
 use super::{
-    Action, AllocationId, ClientAddr, EndReason, FiveTuple, PeerAddr, Reject, RelayedAddr, Serial, Server,
-    Transport,
+    Action, AllocationId, ClientAddr, EndReason, FiveTuple, PeerAddr, Reject, RelayProtocol, RelayedAddr,
+    Serial, Server, Transport,
 };
 use crate::auth::{Credential, KeySource, User};
 use crate::policy::{Limits, Meter};
@@ -132,6 +132,8 @@ impl<R: CryptoRng> Server<R> {
             allocations,
             clients: _,
             held_ports: _,
+            // A connection and the stream that asked for it stay where they are; `save` leaves their allocation out.
+            connections: _,
             mobiles,
             ended,
             deadlines: _,
@@ -257,6 +259,7 @@ impl Allocation {
             id,
             flow,
             relayed,
+            protocol,
             credential,
             transaction_id,
             granted,
@@ -269,6 +272,9 @@ impl Allocation {
             refused,
             story,
         } = self;
+        if *protocol == RelayProtocol::Tcp {
+            return None;
+        }
         let Credential { user: User { name, account }, key, source, expires_at, limits } = credential;
         let left = |at: Instant| at.saturating_duration_since(now);
         let phase = match phase {
@@ -345,6 +351,7 @@ impl SavedAllocation {
             id: AllocationId(id),
             flow: flow.into(),
             relayed: RelayedAddr(relayed),
+            protocol: RelayProtocol::Udp,
             credential: Credential {
                 user,
                 key: IntegrityKey::from_bytes(&key),

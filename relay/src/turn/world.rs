@@ -100,6 +100,7 @@ impl World {
             classic_stun: ClassicStun::Silent,
             discovery: Discovery::default(),
             alternates: Alternates::default(),
+            tcp_relay: TcpRelay::Offered,
         };
         change(&mut config);
         let own =
@@ -298,7 +299,7 @@ impl World {
     /// Opens relays as a driver would, and keeps the other actions for reading.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
-            if let Action::OpenRelay { allocation, relayed, ref user, limits } = action {
+            if let Action::OpenRelay { allocation, relayed, ref user, limits, .. } = action {
                 let result =
                     if self.relay_results.is_empty() { Ok(()) } else { self.relay_results.remove(0) };
                 let result = result.and_then(|()| {

@@ -189,7 +189,7 @@ impl Client {
     }
 
     /// A request about a peer.
-    fn ask_about(&mut self, method: Method, peer: SocketAddr, more: &Attributes) -> Answer {
+    pub(crate) fn ask_about(&mut self, method: Method, peer: SocketAddr, more: &Attributes) -> Answer {
         let value = EncodedAddress::xor(peer, &self.upcoming()).as_bytes().to_vec();
         self.ask(method, &[more.clone(), vec![(AttributeType::XOR_PEER_ADDRESS, value)]].concat())
     }

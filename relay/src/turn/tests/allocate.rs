@@ -30,13 +30,13 @@ fn a_retransmitted_allocate_is_answered_alike_and_another_is_a_437() {
 }
 
 #[test]
-fn the_transport_must_be_there_and_be_udp() {
+fn the_transport_must_be_there_and_be_one_that_is_relayed() {
     let mut world = World::new();
     let client = world.client(CLIENT);
     let transport = |value: &[u8]| vec![(AttributeType::REQUESTED_TRANSPORT, value.to_vec())];
     assert_eq!(world.code(&client, Method::ALLOCATE, vec![]), Some(400));
     assert_eq!(world.code(&client, Method::ALLOCATE, transport(&[17])), Some(400));
-    assert_eq!(world.code(&client, Method::ALLOCATE, transport(&[6, 0, 0, 0])), Some(442));
+    assert_eq!(world.code(&client, Method::ALLOCATE, transport(&[132, 0, 0, 0])), Some(442));
     assert_eq!(world.server.allocation_count(), 0);
 }
 

@@ -5,6 +5,7 @@ mod alternates;
 mod authentication;
 mod binding;
 mod channels;
+mod connections;
 mod data;
 mod discovery;
 mod dual_stack;
