@@ -218,6 +218,12 @@ pub static ALL: &[Scenario] = &[
         run: uclient::to_each_other,
     },
     Scenario {
+        name: "coturn-connections",
+        claim: "coturn's clients connect to each other by TCP allocations, over TCP and TLS",
+        needs: &[Tool::TurnClient],
+        run: uclient::connections,
+    },
+    Scenario {
         name: "coturn-families",
         claim: "coturn's clients get IPv4, IPv6 and both, over every transport",
         needs: &[Tool::TurnClient],

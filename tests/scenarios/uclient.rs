@@ -38,6 +38,33 @@ pub(super) fn to_each_other(ctx: &Context) -> Result<Evidence> {
     Ok(evidence.fact(format!("{between} datagrams went from one relayed address of the relay to another")))
 }
 
+/// Two clients with TCP allocations (RFC 6062), one of which connects to the other.
+pub(super) fn connections(ctx: &Context) -> Result<Evidence> {
+    let relay = start_secured(ctx, &[])?;
+    let echo = Echo::start()?;
+    let runs = std::thread::scope(|scope| {
+        let running = [("tcp", Transport::Tcp), ("tls", Transport::Tls)].map(|(name, transport)| {
+            let (relay, echo) = (&relay, &echo);
+            let run = move || {
+                let name = format!("{name}-T");
+                let mut args = args!["-T", "-m", CLIENTS.to_string(), "-n", MESSAGES.to_string()];
+                args.extend(args!["-u", USER.0, "-w", USER.1]);
+                let run = uclient(ctx, &name, (transport, at(relay, transport)?), echo, args)?;
+                Ok::<_, anyhow::Error>((name, run))
+            };
+            scope.spawn(run)
+        });
+        let ends = running.into_iter().map(|run| run.join().map_err(|_| anyhow::anyhow!("-T panicked"))?);
+        ends.collect::<Result<Vec<_>>>()
+    })?;
+    let evidence = lost_nothing(&runs)?;
+    let (asked, come_for) =
+        (relay.requests("connect", "success")?, relay.requests("connection_bind", "success")?);
+    ensure!(asked >= 2 && come_for == 2 * asked, "{asked} connections, and {come_for} were come for");
+    let fact = format!("{asked} connections from one relayed address to another, come for at both ends");
+    Ok(evidence.fact(fact))
+}
+
 /// IPv6 relays, relays of both families, and those that a client asks for an IPv4 relay in so many words.
 pub(super) fn families(ctx: &Context) -> Result<Evidence> {
     let relay = start_secured(ctx, &args!["--relay-ip", "::1", "--allow-peer", "::1/128"])?;
