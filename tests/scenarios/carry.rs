@@ -172,7 +172,7 @@ pub(super) fn doctor(ctx: &Context) -> Result<Evidence> {
     let words =
         nat.wait(
             "the behaviour",
-            |event| if let EventKind::Nat { words, .. } = event { Some(words) } else { None },
+            |event| if let EventKind::Nat(nat) = event { Some(nat.words) } else { None },
         )?;
     ensure!(nat.process.exit_code(Deadline::after(PATIENCE))? == 0, "nat fails");
     ensure!(words.starts_with("No address translation"), "on one machine: {words}");

@@ -15,6 +15,7 @@ mod homes;
 mod identity;
 mod media;
 mod nat;
+mod nat_verb;
 mod outages;
 mod pair;
 mod relayed;
@@ -342,6 +343,12 @@ pub static ALL: &[Scenario] = &[
         claim: "every kind of NAT meets every other by the path that theory allows",
         needs: &[],
         run: nat::matrix,
+    },
+    Scenario {
+        name: "nat-verb",
+        claim: "farcall-peer nat says of every kind of NAT what it is",
+        needs: &[],
+        run: nat_verb::behind_each,
     },
     Scenario {
         name: "nat-faults",

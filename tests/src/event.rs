@@ -89,9 +89,7 @@ pub enum EventKind {
         ok: bool,
         fix: Option<String>,
     },
-    Nat {
-        words: String,
-    },
+    Nat(Nat),
     Listening {
         address: String,
         target: String,
@@ -111,6 +109,23 @@ pub enum EventKind {
     Error(Failure),
     #[serde(other)]
     Unknown,
+}
+
+/// How a network treats UDP.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Nat {
+    /// The peer's own address and port.
+    pub local: String,
+    /// The same as the server sees it.
+    pub mapped: String,
+    /// Whether these differ.
+    pub translated: bool,
+    /// On what of the other end the outer address depends, in the words of RFC 4787.
+    pub mapping: Option<String>,
+    /// On what of it who is let in depends.
+    pub filtering: Option<String>,
+    /// What that means.
+    pub words: String,
 }
 
 /// A file of a transfer is complete.
