@@ -327,6 +327,18 @@ pub static ALL: &[Scenario] = &[
         run: browser::signaling_killed,
     },
     Scenario {
+        name: "page-relay-restarted",
+        claim: "two pages whose relay is killed go on through the one that takes its place",
+        needs: &[Tool::Chromium, Tool::ChromeDriver],
+        run: browser::relay_restarted,
+    },
+    Scenario {
+        name: "page-https-token",
+        claim: "over HTTPS, whoever has a token for the room calls, and nobody else gets in",
+        needs: &[Tool::Chromium, Tool::ChromeDriver],
+        run: browser::https_and_tokens,
+    },
+    Scenario {
         name: "page-offline",
         claim: "a page that was without a network resumes with nothing lost",
         needs: &[Tool::ChromeDriver, Tool::Chromium],

@@ -3,6 +3,7 @@
 //! A picture counts when it is decoded: every scenario watches the number of frames grow.
 
 mod media;
+mod secured;
 mod trouble;
 
 use std::time::Duration;
@@ -11,7 +12,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 pub(super) use self::media::{relayed_tcp, relayed_tls, relayed_udp, screen, tones, tones_with_peer};
-pub(super) use self::trouble::{camera_refused, offline, signaling_killed, third_page_refused};
+pub(super) use self::secured::https_and_tokens;
+pub(super) use self::trouble::{
+    camera_refused, offline, relay_restarted, signaling_killed, third_page_refused,
+};
 use super::pair::nearly_all;
 use crate::browser::{Browsers, Page, Setup};
 use crate::ffprobe::Probe;

@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Pages, evidence};
 use crate::browser::{Browsers, Page, Setup};
+use crate::clock::{Deadline, PATIENCE, poll};
+use crate::host::Host;
+use crate::relay::{self, Relay};
 use crate::stack::Stack;
-use crate::{Context, Evidence};
+use crate::{Context, Evidence, args};
 
 pub(in super::super) fn third_page_refused(ctx: &Context) -> Result<Evidence> {
     let stack = Stack::start(ctx)?;
@@ -61,6 +64,32 @@ pub(in super::super) fn signaling_killed(ctx: &Context) -> Result<Evidence> {
             meanwhile.0, meanwhile.1
         ))
         .fact("what was to be negotiated meanwhile was negotiated when it was back; both pages found each other again"))
+}
+
+/// Nothing is left of the allocations, so the call needs new ones.
+pub(in super::super) fn relay_restarted(ctx: &Context) -> Result<Evidence> {
+    let mut stack = Stack::start(ctx)?;
+    let browsers = Browsers::start(ctx)?;
+    let pages = Pages::meet(&stack, &browsers, "relay=1")?;
+    let before = pages.see(20)?;
+    stack.relay.process.signal(Signal::KILL)?;
+    stack.relay.process.wait_exit(Deadline::after(PATIENCE))?;
+    let address = stack.relay.udp.to_string();
+    let flags = args!["--auth-secret", relay::SECRET];
+    stack.relay = Relay::listen_as(ctx, &Host::local(), "relay-again", &address, &flags)?;
+    let relay = &stack.relay;
+    poll("two allocations at the relay that took its place", Deadline::after(4 * PATIENCE), || {
+        Ok((relay.allocations()? >= 2).then_some(()))
+    })?;
+    for page in [&pages.ada, &pages.bob] {
+        page.status_is("On call")?;
+    }
+    let after = pages.see(20)?;
+    pages.talk("Again")?;
+    Ok(evidence(after)
+        .fact(format!("{} and {} frames were decoded before the relay was killed", before.0, before.1))
+        .fact("both pages restarted ICE by themselves, and decoded new frames through the relay that took its place")
+        .fact("text goes both ways again"))
 }
 
 pub(in super::super) fn offline(ctx: &Context) -> Result<Evidence> {
