@@ -16,7 +16,7 @@ use crate::{Context, Evidence, args};
 
 /// An internet with servers, and a home on either side.
 pub(super) struct Town {
-    internet: Internet,
+    pub(super) internet: Internet,
     pub(super) server: Server,
     /// In use, and one more that a scenario may ask for.
     pub(super) relays: Vec<Relay>,

@@ -5,6 +5,7 @@
 
 mod beside;
 mod browser;
+mod cable;
 mod candidates;
 mod carry;
 mod cluster;
@@ -385,6 +386,12 @@ pub static ALL: &[Scenario] = &[
         claim: "without UDP a call goes by TURN over TCP, and over TLS where 443 alone is open",
         needs: &[],
         run: homes::without_udp,
+    },
+    Scenario {
+        name: "nat-bad-line",
+        claim: "over a line with 50 ms and jitter a call goes on at 10 % loss, and a file arrives whole at 1 %",
+        needs: &[],
+        run: cable::bad_line,
     },
     Scenario {
         name: "nat-pages",

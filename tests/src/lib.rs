@@ -7,7 +7,7 @@
 //! Two rules hold everywhere: nothing sleeps (wait for an event with a [`clock::Deadline`]), and nothing picks a port
 //! (bind port 0 and read the `ready` line). A network of namespaces is another source of [`host::Host`]s.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod balancer;
 pub mod browser;

@@ -11,6 +11,7 @@
 //! side by side, and the kernel takes one away with the process that made it, however that ends. It needs the right to
 //! make network namespaces, which [`rights`] gets or explains.
 
+pub mod cable;
 pub mod internet;
 pub mod namespace;
 pub mod nat;
@@ -18,6 +19,7 @@ pub mod probe;
 pub mod rights;
 pub mod router;
 
+pub use cable::Cable;
 pub use internet::{Internet, Witness};
 pub use namespace::Namespace;
 pub use nat::Nat;

@@ -85,6 +85,11 @@ impl Namespace {
         self.run("ip", &["-batch", "-"], commands).map(drop)
     }
 
+    /// What `ip` lists.
+    pub fn list_ip(&self, arguments: &[&str]) -> Result<String> {
+        self.run("ip", arguments, "")
+    }
+
     /// Rules of `nft`, in the syntax of its files.
     pub fn nft(&self, rules: &str) -> Result<()> {
         self.run("nft", &["-f", "-"], rules).map(drop)

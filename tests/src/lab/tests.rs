@@ -173,7 +173,7 @@ fn a_nat_is_known_by_its_name() {
 
 /// Whoever is not root has no right to make networks but in a user namespace, which only a process without threads can
 /// enter: the test runs in a new one, and this one says how that ended.
-fn runs_elsewhere() -> bool {
+pub(super) fn runs_elsewhere() -> bool {
     if rights::has_them() {
         return false;
     }

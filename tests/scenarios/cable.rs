@@ -1,0 +1,133 @@
+//! Two homes with a bad line between them: what delay, jitter and loss do to a file and to a call.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::homes::Town;
+use crate::clock::{self, Deadline};
+use crate::event::{Event, EventKind, File};
+use crate::lab::Nat;
+use crate::lab::cable::{Traits, self_test};
+use crate::peer::{Call, Peer};
+use crate::process::Mark;
+use crate::{Context, Evidence, args};
+
+/// Each way.
+const BAD: Traits = Traits {
+    delay: Duration::from_millis(50),
+    jitter: Duration::from_millis(10),
+    loss: 100,
+    reordering: 0,
+    duplication: 0,
+    rate: None,
+};
+/// What remains of the losses for the file.
+const BETTER: Traits = Traits { loss: 10, ..BAD };
+const LENGTH: usize = 1_000_000;
+const TRANSFER: Duration = Duration::from_secs(100);
+const CALL: Duration = Duration::from_secs(12);
+
+/// A call while one packet in ten is lost, and then a file, over a line that has become better.
+pub(super) fn bad_line(ctx: &Context) -> Result<Evidence> {
+    let town = Town::build_with(ctx, [Nat::PORT_RESTRICTED, Nat::PORT_RESTRICTED], 1)?;
+    let cable = town.internet.splice("left", BAD, 1)?;
+    let measured = self_test::check(&town.left, &town.server.host, BAD, BAD)?;
+
+    let alice = town.call(ctx, &town.right, Call::new("right"))?;
+    alice.joined()?;
+    let mut bob = town.call(ctx, &town.left, Call::new("left").lasting(CALL))?;
+    let connected = bob.connected()?;
+    ensure!(connected.path.is_direct(), "the path is {}", connected.path);
+    for peer in [&alice, &bob] {
+        peer.first_frame("video")?;
+        peer.channel_open()?;
+    }
+    bob.say("over a bad line")?;
+    alice.hears("over a bad line")?;
+    let stats = bob.ends_well()?;
+    let frames = stats.video.context("no video stats")?.frames_received;
+    ensure!(frames > 80, "only {frames} frames arrived in {CALL:?}");
+
+    let [up, down] = cable.counted()?;
+    for (way, counted) in [("up", up), ("down", down)] {
+        let share = counted.lost as f64 / counted.entered.max(1) as f64;
+        ensure!(
+            (0.07..0.13).contains(&share),
+            "{} of {} frames were lost {way}",
+            counted.lost,
+            counted.entered
+        );
+    }
+    cable.set_both(BETTER)?;
+    let before = town.internet.witness()?;
+    let took = send(ctx, &town)?.arrive()?;
+    let seen = town.internet.witness()?.since(&before);
+    let direct = seen.carried("left", "right", "udp").bytes;
+    ensure!(direct > LENGTH as u64, "the internet saw {direct} bytes of a file of {LENGTH}");
+    Ok(Evidence::new()
+        .connected(&connected)
+        .fact(format!(
+            "50 ms, 10 ms of jitter and 10 % loss each way: pings take {} ms, and {} of {} came back",
+            measured.usual.as_millis(),
+            measured.answered,
+            self_test::PINGS
+        ))
+        .fact(format!(
+            "{frames} frames of a call arrived, and at 1 % loss {LENGTH} bytes of a file, whole, in {:.0} s",
+            took.as_secs_f64()
+        ))
+        .fact(format!(
+            "the cable lost {} of {} frames up, {} of {} down",
+            up.lost, up.entered, down.lost, down.entered
+        )))
+}
+
+/// A file on its way.
+struct Sent<'a> {
+    ctx: &'a Context,
+    since: std::time::Instant,
+    content: Vec<u8>,
+    peers: [Peer; 2],
+}
+
+fn send<'a>(ctx: &'a Context, town: &Town) -> Result<Sent<'a>> {
+    let source = ctx.folder().join("large");
+    let content: Vec<u8> = (0u32..)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0])
+        .take(LENGTH)
+        .collect();
+    fs::write(&source, &content)?;
+    let url = town.signaling.url();
+    let verb = args!["receive", "--key", "file", "--to", ctx.folder().join("target")];
+    let receiver = Peer::verb(ctx, &town.right, &url, "receiver", &[], verb)?;
+    receiver.joined()?;
+    let verb = args!["send", "--key", "file", source];
+    let sender = Peer::verb(ctx, &town.left, &url, "sender", &[], verb)?;
+    Ok(Sent { ctx, since: clock::now(), content, peers: [sender, receiver] })
+}
+
+impl Sent<'_> {
+    /// How long it took.
+    fn arrive(mut self) -> Result<Duration> {
+        let deadline = Deadline::after(TRANSFER);
+        let mut hashes = Vec::new();
+        for peer in &mut self.peers {
+            let file = |line: &str| {
+                let EventKind::File(file) = Event::parse(line)?.kind else { return Ok(None) };
+                Ok(Some(file))
+            };
+            let File { blake3, bytes, .. } =
+                peer.process.wait_for("the file", Mark::START, deadline, file)?;
+            ensure!(bytes == LENGTH as u64, "{bytes} bytes of {LENGTH}");
+            hashes.push(blake3);
+            let code = peer.process.exit_code(deadline)?;
+            ensure!(code == 0, "{} ended with {code}. {}", peer.process.name(), peer.process.last_words());
+        }
+        let took = clock::now().duration_since(self.since);
+        ensure!(hashes.first() == hashes.last(), "{hashes:?}");
+        ensure!(fs::read(self.ctx.folder().join("target/large"))? == self.content, "the file differs");
+        Ok(took)
+    }
+}
