@@ -136,10 +136,15 @@ impl Seat {
             Err(refusal) => return self.refused(refusal),
         };
         backoff.reset();
-        let end = self.listen_and_talk(&mut stream, commands).await;
+        let mut leave_by = None;
+        let end = self.listen_and_talk(&mut stream, commands, &mut leave_by).await;
         self.outbox.failed();
         self.send_not_before = None;
         if let StreamEnd::Broken { .. } = end {
+            if leave_by.is_some() {
+                // Who wants to leave does not come back in order to say so.
+                return StreamEnd::Left;
+            }
             self.notify(Notice::Lost).await;
         }
         end
@@ -149,10 +154,10 @@ impl Seat {
         &mut self,
         stream: &mut Streaming<proto::JoinResponse>,
         commands: &mut mpsc::UnboundedReceiver<Outgoing>,
+        leave_by: &mut Option<Instant>,
     ) -> StreamEnd {
         let mut call: Option<(u64, Call)> = None;
         let mut heartbeat_at = clock::now() + self.heartbeat;
-        let mut leave_by: Option<Instant> = None;
         loop {
             if call.is_none() {
                 let now = clock::now();
@@ -199,7 +204,7 @@ impl Seat {
                     }
                     match self.collect(command) {
                         Then::GoOn => {}
-                        Then::Leave => leave_by = Some(clock::now() + LEAVE_TIMEOUT),
+                        Then::Leave => *leave_by = Some(clock::now() + LEAVE_TIMEOUT),
                         Then::Reconnect => return StreamEnd::BROKEN,
                     }
                 }
