@@ -283,6 +283,10 @@ pub struct Bench {
     /// Send this much, such as 64MiB; without it this side receives.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub send: Option<u64>,
+    /// Hold this many connections at once instead, in the rooms ROOM-1, ROOM-2 and so on, and tell at the end what an idle
+    /// one costs.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "send", requires = "room", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: Option<u32>,
 }
 
 /// Flags of `send`.
@@ -317,6 +321,9 @@ pub struct Receive {
     /// Give files a number where there is one already.
     #[arg(long)]
     pub rename: bool,
+    /// Stay when everything is there, and receive from whoever comes next. A code is for one meeting, so this takes a key.
+    #[arg(long, requires = "key")]
+    pub keep: bool,
     /// How to meet.
     #[command(flatten)]
     pub manner: Manner,
@@ -449,5 +456,23 @@ mod tests {
         let cli =
             Cli::try_parse_from(["farcall-peer", "call", "room", "--json", "--bind", "127.0.0.1"]).unwrap();
         assert!(cli.common.json && cli.common.bind.len() == 1);
+    }
+    #[test]
+    fn the_units_start_what_there_is() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+        let units = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut keeps = 0;
+        for unit in units.filter(|path| path.extension().is_some_and(|extension| extension == "service")) {
+            let text = std::fs::read_to_string(&unit).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+            let line = line.replace("%i", "lobby").replace("${STATE_DIRECTORY}", "/var/lib/farcall");
+            // What comes from the file of environment variables.
+            let key = line.contains(" receive ").then_some("--key=secret");
+            let cli = Cli::try_parse_from(line.split_whitespace().chain(key))
+                .unwrap_or_else(|error| panic!("{}: {error}", unit.display()));
+            assert!(cli.common.json, "journals are read by programs: {line}");
+            keeps += usize::from(matches!(cli.verb, Verb::Receive(receive) if receive.keep));
+        }
+        assert_eq!(keeps, 1);
     }
 }

@@ -224,6 +224,15 @@ pub enum Event {
         /// For which this process used so much CPU.
         cpu_seconds: f64,
     },
+    /// What idle connections cost that were held.
+    Held {
+        /// So many.
+        connections: u32,
+        /// Memory that all of them take.
+        resident_bytes: u64,
+        /// CPU time of all of them while they were idle, in percent of a core.
+        cpu_percent: f64,
+    },
     /// What a connection carried.
     Stats(Box<StatsReport>),
     /// What a connection that is up has carried so far.

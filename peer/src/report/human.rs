@@ -78,24 +78,36 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         }
         Event::TransferBegun { direction, files, bytes } => {
             let verb = if *direction == Direction::Sent { "Sending" } else { "Receiving" };
-            format!("{verb} {files} files, {:.1} MB", *bytes as f64 / 1e6)
+            format!("{verb} {}, {}", count(*files), size(*bytes))
         }
         Event::Progress { .. } => return None,
         Event::File { direction, path, bytes, .. } => {
             let verb = if *direction == Direction::Sent { "Sent" } else { "Received" };
-            format!("{verb} {}, {bytes} bytes", printable(path))
+            format!("{verb} {}, {}", printable(path), size(*bytes))
         }
-        Event::Transferred { files, bytes, carried_bytes, resumed_bytes, elapsed_ms, .. } => format!(
-            "Complete: {files} files, {:.1} MB, of which {:.1} MB were there before; {:.1} MB/s",
-            *bytes as f64 / 1e6,
-            *resumed_bytes as f64 / 1e6,
-            *carried_bytes as f64 / 1e3 / elapsed_ms.max(1e-3),
-        ),
+        Event::Transferred { files, bytes, carried_bytes, resumed_bytes, elapsed_ms, .. } => {
+            let speed = *carried_bytes as f64 / 1e3 / elapsed_ms.max(1e-3);
+            let mut text = format!(
+                "Complete: {}, {} in {} ({speed:.1} MB/s)",
+                count(*files),
+                size(*bytes),
+                time(*elapsed_ms),
+            );
+            if *resumed_bytes > 0 {
+                let _ = write!(text, "; {} of it were there before", size(*resumed_bytes));
+            }
+            text
+        }
         Event::Bench { bytes, elapsed_ms, megabytes_per_second, cpu_seconds } => format!(
             "{:.1} MB in {:.2} s: {megabytes_per_second:.1} MB/s, {:.2} CPU seconds per GiB",
             *bytes as f64 / 1e6,
             elapsed_ms / 1e3,
             if *bytes == 0 { 0.0 } else { cpu_seconds * GIB / *bytes as f64 },
+        ),
+        Event::Held { connections, resident_bytes, cpu_percent } => format!(
+            "{connections} connections, each {:.0} KiB and {:.3} % of a core",
+            *resident_bytes as f64 / 1024.0 / f64::from((*connections).max(1)),
+            cpu_percent / f64::from((*connections).max(1)),
         ),
         Event::Stats(stats) => table(stats),
         Event::StatsReport { report } => so_far(report),
@@ -125,6 +137,30 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
+
+fn count(files: u64) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+}
+
+/// In the largest unit of which it has one.
+fn size(bytes: u64) -> String {
+    match bytes {
+        1 => "1 byte".to_owned(),
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        1_000_000_000.. => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+fn time(milliseconds: f64) -> String {
+    let seconds = milliseconds / 1e3;
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let (minutes, seconds) = (seconds.div_euclid(60.0), seconds.rem_euclid(60.0).floor());
+    format!("{minutes:.0} min {seconds:.0} s")
+}
 
 /// A line of the table of candidates. During a call they are no news for people.
 fn row(candidate: &CandidateReport) -> Option<String> {
@@ -216,6 +252,26 @@ mod tests {
     fn control_characters_of_the_other_side_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
         assert!(matches!(printable("plain ünïcode"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_transfer_ends_in_words() {
+        let done = |files, bytes, resumed_bytes, elapsed_ms| {
+            let carried_bytes = bytes - resumed_bytes;
+            let direction = Direction::Sent;
+            let event =
+                Event::Transferred { direction, files, bytes, carried_bytes, resumed_bytes, elapsed_ms };
+            describe(&event).unwrap()
+        };
+        assert_eq!(done(1, 1, 0, 1000.0), "Complete: 1 file, 1 byte in 1.0 s (0.0 MB/s)");
+        assert_eq!(
+            done(31, 120_400_000, 20_400_000, 5000.0),
+            "Complete: 31 files, 120.4 MB in 5.0 s (20.0 MB/s); 20.4 MB of it were there before"
+        );
+        assert_eq!(
+            done(2, 6_000_000_000, 0, 120_500.0),
+            "Complete: 2 files, 6.00 GB in 2 min 0 s (49.8 MB/s)"
+        );
     }
 
     #[test]

@@ -78,10 +78,16 @@ impl Reporter {
         }
         let mut bar = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = bar.get_or_insert_with(|| {
-            let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            let template = concat!(
+                "{percent:>3} % {wide_bar} {decimal_bytes} of {decimal_total_bytes}",
+                "  {decimal_bytes_per_sec}  {eta} left"
+            );
             let bar = ProgressBar::new(total);
+            // What is there already takes no time, and must not be taken for speed.
+            bar.set_position(bytes);
+            bar.reset_eta();
             match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style),
+                Ok(style) => bar.with_style(style.progress_chars("=> ")),
                 Err(_) => bar,
             }
         });

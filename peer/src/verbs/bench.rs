@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Interrupts;
 use super::meeting::{config, meet};
+use super::{Interrupts, hold};
 use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
@@ -17,6 +17,9 @@ use crate::report::{Event, Reporter, milliseconds};
 
 /// Runs until it is measured, somebody interrupts, or it fails.
 pub async fn run(common: &Common, bench: &cli::Bench, reporter: &Reporter) -> Result<(), Failure> {
+    if let Some(connections) = bench.connections {
+        return hold::run(common, &bench.joining, connections, reporter).await;
+    }
     let mut interrupts = Interrupts::new()?;
     let config = Config { media: false, ..config(common, &bench.joining.manner)? };
     let mut peer = meet(config, bench.joining.room.as_deref(), "bench CODE", reporter).await?;

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod echo;
 mod files;
 pub mod forward;
+mod hold;
 pub mod identity;
 pub mod manual;
 mod meeting;

@@ -103,6 +103,36 @@ async fn what_stands_in_the_way_is_told_to_both() {
     assert_eq!(nothing.exit_code().await, 66);
 }
 
+#[tokio::test]
+async fn who_keeps_receiving_takes_what_several_bring_and_outlives_what_it_refuses() {
+    let (service, folder) = (Service::start(2).await, tempfile::tempdir().unwrap());
+    let (source, target) = (folder.path().join("file"), folder.path().join("target"));
+    let to = target.to_str().unwrap();
+    let mut receiver = Peer::spawn(&service, &["receive", "--key", "room", "--keep", "--to", to]);
+    let send = ["send", "--key", "room", source.to_str().unwrap()];
+    fs::write(&source, "first").unwrap();
+    assert_eq!(Peer::spawn(&service, &send).exit_code().await, 0);
+    receiver.until("transferred", |_| true).await;
+    // The same name once more may not be replaced: told to both, and no reason to go.
+    fs::write(&source, "second").unwrap();
+    assert_eq!(Peer::spawn(&service, &send).exit_code().await, 73);
+    let refused = receiver.until("warning", |_| true).await;
+    assert!(refused["message"].as_str().unwrap().contains("exist already"), "{refused}");
+    assert_eq!(fs::read(target.join("file")).unwrap(), b"first");
+    fs::rename(&source, folder.path().join("third")).unwrap();
+    let third = folder.path().join("third");
+    assert_eq!(
+        Peer::spawn(&service, &["send", "--key", "room", third.to_str().unwrap()]).exit_code().await,
+        0
+    );
+    let done = receiver.until("transferred", |_| true).await;
+    assert_eq!((done["files"].as_u64(), done["bytes"].as_u64()), (Some(1), Some(6)), "each counts by itself");
+    assert_eq!(fs::read(target.join("third")).unwrap(), b"second");
+    receiver.terminate();
+    receiver.until("ended", |_| true).await;
+    assert_eq!(receiver.exit_code().await, 0);
+}
+
 /// Bytes that a killed receiver has noted as verified.
 fn verified(target: &Path) -> u64 {
     let mut notes = fs::read_dir(target.join(".farcall-partial")).unwrap().map(|entry| entry.unwrap().path());
