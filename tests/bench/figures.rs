@@ -13,15 +13,65 @@ struct Row {
     what: String,
     unit: &'static str,
     samples: Vec<f64>,
+    goal: Option<Goal>,
+}
+
+/// What a row should reach. It is shown beside the figures and fails nothing: the machine may be busy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Goal {
+    /// Its median.
+    AtLeast(f64),
+    /// Its median.
+    AtMost(f64),
+    /// The worst sample.
+    WorstAtMost(f64),
+    /// Its median, and the worst sample.
+    AtMostAndWorst(f64, f64),
+}
+
+impl Goal {
+    fn is_reached(self, Spread { median, max, .. }: Spread) -> bool {
+        match self {
+            Self::AtLeast(least) => median >= least,
+            Self::AtMost(most) => median <= most,
+            Self::WorstAtMost(worst) => max <= worst,
+            Self::AtMostAndWorst(most, worst) => median <= most && max <= worst,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, ">= {least}"),
+            Self::AtMost(most) => write!(f, "<= {most}"),
+            Self::WorstAtMost(worst) => write!(f, "max <= {worst}"),
+            Self::AtMostAndWorst(most, worst) => write!(f, "<= {most}, max <= {worst}"),
+        }
+    }
 }
 
 impl Figures {
     /// Adds a sample to the row that `what` and `unit` name.
     pub(crate) fn add(&mut self, what: &str, unit: &'static str, sample: f64) {
-        match self.rows.iter_mut().find(|row| row.what == what && row.unit == unit) {
-            Some(row) => row.samples.push(sample),
-            None => self.rows.push(Row { what: what.to_owned(), unit, samples: vec![sample] }),
+        self.row(what, unit).samples.push(sample);
+    }
+
+    /// The same to a row that should reach `goal`.
+    pub(crate) fn add_towards(&mut self, goal: Goal, what: &str, unit: &'static str, sample: f64) {
+        let row = self.row(what, unit);
+        row.goal = Some(goal);
+        row.samples.push(sample);
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "it is there, or was just added")]
+    fn row(&mut self, what: &str, unit: &'static str) -> &mut Row {
+        let known = self.rows.iter().position(|row| row.what == what && row.unit == unit);
+        let index = known.unwrap_or(self.rows.len());
+        if known.is_none() {
+            self.rows.push(Row { what: what.to_owned(), unit, samples: Vec::new(), goal: None });
         }
+        &mut self.rows[index]
     }
 }
 
@@ -29,26 +79,34 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.rows.iter().map(|row| row.what.chars().count()).max().unwrap_or_default();
         let unit = self.rows.iter().map(|row| row.unit.chars().count()).max().unwrap_or_default();
-        writeln!(
+        write!(
             f,
             "{:width$}  {:>10}  {:>10}  {:>10}  {:unit$}  {:>4}",
             "", "median", "min", "max", "unit", "runs"
         )?;
+        let goals = self.rows.iter().any(|row| row.goal.is_some());
+        writeln!(f, "{}", if goals { "  goal" } else { "" })?;
         for row in &self.rows {
-            let Spread { median, min, max } = Spread::of(&row.samples);
-            writeln!(
+            let spread = Spread::of(&row.samples);
+            let Spread { median, min, max } = spread;
+            write!(
                 f,
                 "{:width$}  {median:>10.2}  {min:>10.2}  {max:>10.2}  {:unit$}  {:>4}",
                 row.what,
                 row.unit,
                 row.samples.len()
             )?;
+            match row.goal {
+                Some(goal) if goal.is_reached(spread) => writeln!(f, "  {goal}: reached")?,
+                Some(goal) => writeln!(f, "  {goal}: MISSED")?,
+                None => writeln!(f)?,
+            }
         }
         Ok(())
     }
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Spread {
     median: f64,
     min: f64,
@@ -87,5 +145,21 @@ mod tests {
             "something longer       20.50       20.50       20.50  MB/s     1\n",
         );
         assert_eq!(figures.to_string(), expected);
+    }
+    #[test]
+    fn a_goal_is_shown_with_whether_it_is_reached() {
+        let mut figures = Figures::default();
+        for sample in [10.0, 20.0, 70.0] {
+            figures.add_towards(Goal::AtMostAndWorst(30.0, 60.0), "open", "ms", sample);
+            figures.add_towards(Goal::AtLeast(15.0), "speed", "MB/s", sample);
+            figures.add_towards(Goal::AtMost(15.0), "cost", "s", sample);
+            figures.add_towards(Goal::WorstAtMost(80.0), "worst", "ms", sample);
+        }
+        let table = figures.to_string();
+        let goals: Vec<_> = table.lines().map(|line| line.rsplit("   3  ").next().unwrap()).skip(1).collect();
+        assert_eq!(
+            goals,
+            ["<= 30, max <= 60: MISSED", ">= 15: reached", "<= 15: MISSED", "max <= 80: reached"]
+        );
     }
 }

@@ -6,14 +6,13 @@
 
 #![forbid(unsafe_code)]
 
-mod call;
-mod channel;
 mod cpu;
 mod figures;
 mod flood;
 mod forwarder;
 mod latency;
 mod load;
+mod peer;
 mod relay;
 mod secure;
 mod servers;
@@ -35,16 +34,11 @@ struct Bench {
     run: fn(&Context, &mut Figures, &[String]) -> Result<()>,
 }
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 3] = [
     Bench {
-        name: "call",
-        what: "from the second peer's joining to the first message on the data channel",
-        run: |ctx, figures, _| call::run(ctx, figures),
-    },
-    Bench {
-        name: "channel",
-        what: "throughput of a reliable data channel between two peers",
-        run: |ctx, figures, _| channel::run(ctx, figures),
+        name: "peer",
+        what: "how soon peers are connected, what they carry, and what an idle connection costs",
+        run: peer::run,
     },
     Bench {
         name: "relay",

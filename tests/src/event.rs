@@ -96,6 +96,15 @@ pub enum EventKind {
         remote: bool,
     },
     File(File),
+    Transferred {
+        bytes: u64,
+        elapsed_ms: f64,
+    },
+    Held {
+        connections: u64,
+        resident_bytes: u64,
+        cpu_percent: f64,
+    },
     Bench {
         bytes: u64,
         elapsed_ms: f64,

@@ -18,7 +18,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 11] = [
     Need {
         program: "turnutils_uclient",
         package: "coturn",
@@ -32,6 +32,7 @@ const NEEDS: [Need; 10] = [
     Need { program: "setpriv", package: "util-linux", why: "leaves no process behind when a test is killed" },
     Need { program: "ip", package: "iproute2", why: "lays the cables of the network lab" },
     Need { program: "systemd-analyze", package: "systemd", why: "reads the units that we deploy" },
+    Need { program: "python3", package: "python3-venv", why: "measures a peer in Python beside ours" },
     Need { program: "nft", package: "nftables", why: "translates addresses in the network lab" },
 ];
 
