@@ -240,6 +240,10 @@ pub struct Call {
     /// Press these keys of a telephone once the call is up: 0-9, *, #, A-D, and a comma for a pause of two seconds.
     #[arg(long, value_name = "TONES")]
     pub dtmf: Option<Tones>,
+    /// Take lines on stdin that begin with a slash as commands, as is done where stdin is a terminal: `/video SOURCE` and
+    /// `/audio SOURCE` change what is sent, `none` ends it; `/dtmf TONES`; `/hangup`. Two slashes begin a text with one.
+    #[arg(long)]
+    pub commands: bool,
     /// Go on when a call cannot be made, or the other side is not trusted: somebody else may call.
     #[arg(long)]
     pub unattended: bool,

@@ -18,11 +18,11 @@ use crate::clock;
 use crate::connection::{self, Connection, Ends, Happening, Message};
 use crate::failure::{Failure, Reason};
 use crate::identity::{Code, Folder, Identity, Introduction, PublicKey, Trust};
-use crate::media::{Feeds, Tones};
+use crate::media::{Feed, Feeds, Tones};
 use crate::net::{
     self, BindAddresses, Change, Changes, Eagerness, IcePolicy, IceServer, ServerOutcome, UsableServers,
 };
-use crate::report::{Event, SignalingState, milliseconds};
+use crate::report::{Event, MediaKind, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
 use crate::signaling::{self, Client, Notice};
 
@@ -117,6 +117,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Peer {
     commands: mpsc::UnboundedSender<Command>,
+    feed_changes: mpsc::UnboundedSender<FeedChange>,
     outgoing: mpsc::Sender<Message>,
     tones: mpsc::Sender<Tones>,
     data: mpsc::Receiver<Bytes>,
@@ -131,6 +132,7 @@ impl Peer {
         let authorities = net::Trust::of(config.ca.as_deref())
             .map_err(|error| Failure::new(Reason::BadUsage, error.to_string()))?;
         let (commands, command_queue) = mpsc::unbounded_channel();
+        let (feed_changes, changes_of_feeds) = mpsc::unbounded_channel();
         let (outgoing, outgoing_queue) = mpsc::channel(MESSAGES);
         let (tones, wanted_tones) = mpsc::channel(MESSAGES);
         let (text_sender, texts) = mpsc::channel(MESSAGES);
@@ -191,6 +193,7 @@ impl Peer {
             servers: Vec::new(),
             turn: Vec::new(),
             commands: command_queue,
+            feed_changes: changes_of_feeds,
             texts,
             happenings,
             connections: connection_sender,
@@ -201,7 +204,8 @@ impl Peer {
             notebook: config.folder.map(|folder| Notebook { folder, server: config.server, room }),
         };
         let task = tokio::spawn(agent.run());
-        Ok(Self { commands, outgoing, tones, data, connections: Connections(connections), events, task })
+        let connections = Connections(connections);
+        Ok(Self { commands, feed_changes, outgoing, tones, data, connections, events, task })
     }
 
     /// The next thing that happened; nothing after the end.
@@ -235,6 +239,17 @@ impl Peer {
     /// among those that wait.
     pub fn dial(&self, tones: Tones) -> bool {
         self.tones.try_send(tones).is_ok()
+    }
+
+    /// Sends this from now on, instead of what was sent of its kind, if anything: at once where there is a connection,
+    /// which is negotiated anew, and on those to come. Does nothing where [`Config::media`] is false.
+    pub fn add_track(&self, feed: Feed) {
+        let _ = self.feed_changes.send(FeedChange { kind: feed.codec().kind(), feed: Some(feed) });
+    }
+
+    /// Sends no more of this kind of media, which the other side hears of.
+    pub fn remove_track(&self, kind: MediaKind) {
+        let _ = self.feed_changes.send(FeedChange { kind, feed: None });
     }
 
     /// Ends the call and leaves the room. [`Peer::event`] tells the rest and then nothing more.
@@ -271,6 +286,13 @@ impl Connections {
     }
 }
 
+/// What is to be sent of one kind of media from now on.
+#[derive(Debug)]
+struct FeedChange {
+    kind: MediaKind,
+    feed: Option<Feed>,
+}
+
 /// Does what the session core wants.
 struct Agent {
     session: Session,
@@ -282,6 +304,7 @@ struct Agent {
     /// How asking the TURN servers of the last connection went.
     turn: Vec<ServerOutcome>,
     commands: mpsc::UnboundedReceiver<Command>,
+    feed_changes: mpsc::UnboundedReceiver<FeedChange>,
     texts: mpsc::Receiver<String>,
     happenings: mpsc::UnboundedReceiver<(LinkId, Happening)>,
     connections: watch::Sender<Option<channel::Connection>>,
@@ -319,6 +342,7 @@ impl Agent {
                 },
                 Some((link, happening)) = self.happenings.recv() => self.happening(link, happening).await,
                 Some(text) = self.texts.recv() => self.tell(Event::Text { text }).await,
+                Some(change) = self.feed_changes.recv() => self.change_feed(change).await,
                 command = self.commands.recv() => match command {
                     Some(command) => self.session.handle_command(command),
                     // The peer was dropped.
@@ -445,6 +469,7 @@ impl Agent {
                     let Some(connection) = self.connection_of(link) else { continue };
                     let event = connection.create_answer().await;
                     self.session.handle_link(clock::now(), link, event);
+                    self.agreed(link).await;
                 }
                 Intent::Rollback { link } => {
                     let Some(connection) = self.connection_of(link) else { continue };
@@ -460,6 +485,7 @@ impl Agent {
                     let Some(connection) = self.connection_of(link) else { continue };
                     let event = connection.set_remote_answer(sdp).await;
                     self.session.handle_link(clock::now(), link, event);
+                    self.agreed(link).await;
                 }
                 Intent::End { reason } => return Some(End::Wanted { reason }),
                 Intent::Fail(failure) => return Some(End::Failed(self.explain(failure))),
@@ -498,6 +524,26 @@ impl Agent {
             None => (unknown(), unknown(), unknown()),
         };
         self.tell(Event::Connected { local, remote, protocol, elapsed_ms: milliseconds(elapsed) }).await;
+    }
+
+    async fn change_feed(&mut self, FeedChange { kind, feed }: FeedChange) {
+        self.connecting.feeds.set(kind, feed.clone());
+        let Some(connection) = self.connection.as_mut().filter(|_| self.connecting.media) else { return };
+        let link = connection.link();
+        if let Err(error) = connection.change_feed(kind, feed).await {
+            let message = format!("the {} that is sent cannot be changed: {error}", kind.text());
+            self.tell(Event::Warning { message }).await;
+        }
+        self.session.handle_link(clock::now(), link, LinkEvent::NegotiationNeeded);
+    }
+
+    /// An offer was answered: what it settles begins, and what it had no place for is offered.
+    async fn agreed(&mut self, link: LinkId) {
+        let Some(connection) = self.connection_mut(link) else { return };
+        connection.send_what_is_agreed().await;
+        if connection.needs_negotiation().await {
+            self.session.handle_link(clock::now(), link, LinkEvent::NegotiationNeeded);
+        }
     }
 
     async fn remember(&mut self, key: PublicKey) {

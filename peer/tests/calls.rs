@@ -65,6 +65,43 @@ async fn two_peers_call_each_other_with_text_and_media_both_ways() {
 }
 
 #[tokio::test]
+async fn tracks_come_and_go_during_a_call_from_both_sides() {
+    let service = Service::start(2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let record = directory.path().to_str().unwrap();
+    let silent = ["call", "room", "--video", "none", "--audio", "none", "--commands", "--record"];
+    let mut early = Peer::spawn(&service, &[&silent[..], &[record]].concat());
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &silent[..silent.len() - 1]);
+    for peer in [&mut early, &mut late] {
+        peer.until("channel_open", |_| true).await;
+    }
+    // At once, so that both offer.
+    late.say("/video test").await;
+    early.say("/audio test").await;
+    early.until("first_frame", |event| event["kind"] == "video").await;
+    late.until("first_frame", |event| event["kind"] == "audio").await;
+    late.say("/video none").await;
+    early.until("track_ended", |event| event["kind"] == "video").await;
+    let recorded = early.until("recorded", |event| event["kind"] == "video").await;
+    assert!(load(recorded["path"].as_str().unwrap()).seconds() > 0.0);
+    // In another codec, in the same place.
+    late.say("/video live").await;
+    early.until("track", |event| event["codec"] == "video/H264").await;
+    late.say("/vidoe none").await;
+    late.until("warning", |event| event["message"].as_str().unwrap().contains("/vidoe")).await;
+    // From one source to another without a pause between.
+    late.say("/video test").await;
+    early.until("recorded", |event| event["path"].as_str().unwrap().ends_with(".h264")).await;
+    early.until("track", |event| event["codec"] == "video/VP8").await;
+    early.say("//still here").await;
+    assert_eq!(late.until("text", |_| true).await["text"], "/still here");
+    late.say("/hangup").await;
+    early.until("recorded", |event| event["path"].as_str().unwrap().ends_with("-2.ivf")).await;
+    assert_eq!(late.exit_code().await, 0);
+}
+
+#[tokio::test]
 async fn both_may_offer_at_once() {
     let service = Service::start(2).await;
     let arguments = ["call", "room", "--offer", "always", "--video", "none", "--audio", "none"];

@@ -1,6 +1,7 @@
 //! One peer connection: does what the session core wants, and tells what happens on it.
 
 mod channel;
+mod described;
 mod engine;
 mod gathering;
 mod handler;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use farcall_proto::safety_words::safety_words;
 use rtc::peer_connection::configuration::RTCOfferOptions;
+use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -28,6 +30,7 @@ use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDes
 
 pub(crate) use self::channel::Ends;
 pub use self::channel::Message;
+use self::described::Described;
 use self::engine::Parts;
 pub(crate) use self::gathering::Gathering;
 use self::handler::Handler;
@@ -37,7 +40,7 @@ use self::sender::Sender;
 pub(crate) use self::tones::Wanted as WantedTones;
 use self::tones::{Agreed, Keypad};
 use crate::clock;
-use crate::media::Feeds;
+use crate::media::{Feed, Feeds};
 use crate::net::{
     BindAddresses, BurstGate, CuredRuntime, Eagerness, IcePolicy, Trust, Tunnels, TurnWatch, UsableServers,
 };
@@ -91,6 +94,13 @@ pub(crate) struct Connection {
     announced: Arc<Announced>,
     tones: Arc<Agreed>,
     senders: Vec<Sender>,
+    /// Whether what is sent has changed since the last description of it.
+    changed: AtomicBool,
+    /// What senders listen to.
+    key_frame_wanted: Arc<Notify>,
+    keypad: Arc<Keypad>,
+    /// What the other side says that it sends.
+    described: watch::Sender<Described>,
     receivers: Receivers,
     /// Readers and writers of the channel.
     tasks: JoinSet<()>,
@@ -160,10 +170,12 @@ impl Connection {
             is_accepted.clone(),
         ));
         tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
+        let (described, descriptions) = watch::channel(Described::default());
         let receivers = Receivers::start(
             link,
             remote_tracks,
             Arc::clone(&tones),
+            descriptions,
             config.record.clone(),
             happenings.clone(),
             is_accepted,
@@ -178,6 +190,10 @@ impl Connection {
             announced,
             tones,
             senders,
+            changed: AtomicBool::new(false),
+            key_frame_wanted,
+            keypad,
+            described,
             receivers,
             tasks,
             happenings,
@@ -207,9 +223,11 @@ impl Connection {
 
     pub(crate) async fn create_offer(&self, restart: bool) -> LinkEvent {
         let step = async {
+            self.direct(None).await?;
             let options = restart.then_some(RTCOfferOptions { ice_restart: true });
             let offer = self.engine.create_offer(options).await?;
             let sdp = offer.sdp.clone();
+            self.changed.store(false, Relaxed);
             self.engine.set_local_description(offer).await?;
             Ok(LinkEvent::OfferMade { sdp })
         };
@@ -218,8 +236,11 @@ impl Connection {
 
     pub(crate) async fn create_answer(&self) -> LinkEvent {
         let step = async {
+            let offer = self.described.borrow().clone();
+            self.direct(Some(&offer)).await?;
             let answer = self.engine.create_answer(None).await?;
             let sdp = answer.sdp.clone();
+            self.changed.store(false, Relaxed);
             self.engine.set_local_description(answer).await?;
             Ok(LinkEvent::AnswerMade { sdp })
         };
@@ -238,7 +259,8 @@ impl Connection {
     pub(crate) async fn set_remote_offer(&self, sdp: String) -> LinkEvent {
         self.read(&sdp);
         let step = async {
-            self.engine.set_remote_description(RTCSessionDescription::offer(sdp)?).await?;
+            let offer = RTCSessionDescription::offer(described::without_directions(&sdp))?;
+            self.engine.set_remote_description(offer).await?;
             Ok(LinkEvent::RemoteSet)
         };
         outcome("the other side's offer is not acceptable", step.await)
@@ -253,9 +275,32 @@ impl Connection {
         outcome("the other side's answer is not acceptable", step.await)
     }
 
+    /// Says which ways media goes, in an offer or in the answer to this one. The engine takes what the other side once
+    /// offered for what this side prefers, and answers with more than was offered.
+    async fn direct(&self, offer: Option<&Described>) -> Result<()> {
+        for transceiver in self.engine.get_transceivers().await {
+            let sends = transceiver.sender().await?.is_some();
+            let offered = match (offer, transceiver.mid().await?) {
+                (None, _) => RTCRtpTransceiverDirection::Sendrecv,
+                (Some(offer), Some(mid)) => match offer.direction_in(&mid) {
+                    Some(offered) => offered,
+                    None => continue,
+                },
+                (Some(_), None) => continue,
+            };
+            let wanted =
+                RTCRtpTransceiverDirection::from_send_recv(sends && offered.has_recv(), offered.has_send());
+            if transceiver.direction().await? != wanted {
+                transceiver.set_direction(wanted).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// What we, and not the engine, must know of the other side's description.
     fn read(&self, sdp: &str) {
         self.tones.read(sdp);
+        self.described.send_replace(Described::read(sdp));
         // Some put their candidates into the description.
         let lines = sdp.lines().filter_map(|line| line.strip_prefix("a="));
         for address in lines.filter_map(candidate::address) {
@@ -319,12 +364,48 @@ impl Connection {
     /// Whether something of ours is in no description yet. The engine asks for negotiation too often: after taking an
     /// offer back it does not look at what the answer then brought.
     pub(crate) async fn needs_negotiation(&self) -> bool {
+        if self.changed.load(Relaxed) {
+            return true;
+        }
+        let described = self.engine.local_description().await.map(|description| description.sdp);
         for transceiver in self.engine.get_transceivers().await {
-            if matches!(transceiver.mid().await, Ok(None)) {
+            let Ok(mid) = transceiver.mid().await else { continue };
+            let Some(mid) = mid else { return true };
+            // An answer may have left out what the offer had no place for.
+            let sends = matches!(transceiver.sender().await, Ok(Some(_)));
+            let direction = described.as_ref().and_then(|sdp| described::direction_in(sdp, &mid));
+            if sends && direction.is_some_and(|direction| !direction.has_send()) {
                 return true;
             }
         }
         false
+    }
+
+    /// Sends this kind of media from another source, or no more of it, as soon as that is negotiated.
+    pub(crate) async fn change_feed(&mut self, kind: MediaKind, feed: Option<Feed>) -> Result<()> {
+        let Some(sender) = self.senders.iter_mut().find(|sender| sender.kind() == kind) else {
+            return Ok(());
+        };
+        self.changed.store(true, Relaxed);
+        sender.change(&*self.engine, feed, &self.key_frame_wanted, &self.keypad).await
+    }
+
+    /// After a description was agreed on: begins to send what is new in it.
+    pub(crate) async fn send_what_is_agreed(&mut self) {
+        if !*self.accepted.borrow() || self.changed.load(Relaxed) {
+            return;
+        }
+        let Some(agreed) = self.engine.current_local_description().await else { return };
+        for transceiver in self.engine.get_transceivers().await {
+            let (Ok(Some(mid)), Ok(Some(rtp))) = (transceiver.mid().await, transceiver.sender().await) else {
+                continue;
+            };
+            if described::direction_in(&agreed.sdp, &mid).is_some_and(|direction| direction.has_send()) {
+                for sender in self.senders.iter_mut().filter(|sender| sender.is(&rtp)) {
+                    sender.start();
+                }
+            }
+        }
     }
 
     /// The SHA-256 fingerprint of the certificate that the other side showed.
@@ -339,9 +420,7 @@ impl Connection {
     ) -> Option<PathReport> {
         self.up_since.get_or_insert_with(clock::now);
         self.accepted.send_replace(true);
-        for sender in &mut self.senders {
-            sender.start();
-        }
+        self.send_what_is_agreed().await;
         self.path = stats::path(&*self.engine, signaled, &self.watch).await;
         self.tell_safety_words().await;
         self.path.clone()

@@ -12,6 +12,7 @@ use tokio::time::{sleep_until, timeout};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 use super::Happening;
+use super::described::Described;
 use super::engine::codec_kind;
 use super::tones::Agreed;
 use crate::clock;
@@ -39,13 +40,14 @@ impl Receivers {
         link: LinkId,
         tracks: mpsc::UnboundedReceiver<Arc<dyn TrackRemote>>,
         tones: Arc<Agreed>,
+        described: watch::Receiver<Described>,
         record: Option<PathBuf>,
         happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
         accepted: watch::Receiver<bool>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let frames = Arc::<FramesReceived>::default();
-        let desk = Desk { link, tones, record, happenings, frames: Arc::clone(&frames) };
+        let desk = Desk { link, tones, described, record, happenings, frames: Arc::clone(&frames) };
         let task = tokio::spawn(desk.run(tracks, stopped, accepted));
         Self { stop, task, frames }
     }
@@ -62,6 +64,7 @@ impl Receivers {
 struct Desk {
     link: LinkId,
     tones: Arc<Agreed>,
+    described: watch::Receiver<Described>,
     record: Option<PathBuf>,
     happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     frames: Arc<FramesReceived>,
@@ -111,18 +114,16 @@ impl Desk {
             tracing::debug!(codec, "Track in a codec that was not offered ignored");
             return;
         };
-        self.tell(Happening::Tell(Event::Track { kind, codec }));
-        let recording = self.record.clone().map(|directory| Recording::start(known, directory));
         let mut reader = Reader {
             desk: self,
             kind,
+            codec: known,
             assembler: Assembler::new(known),
-            recording,
+            recording: None,
             keys: dtmf::Listener::default(),
             key_frames: KeyFrames { ssrc, asked: None },
         };
         reader.run(&*track).await;
-        reader.finish().await;
     }
 
     fn tell(&self, happening: Happening) {
@@ -134,6 +135,7 @@ impl Desk {
 struct Reader {
     desk: Desk,
     kind: MediaKind,
+    codec: Codec,
     assembler: Assembler,
     recording: Option<Recording>,
     keys: dtmf::Listener,
@@ -141,21 +143,74 @@ struct Reader {
 }
 
 impl Reader {
+    /// As long as the engine has the track: what is removed may come back under the same source.
     async fn run(&mut self, track: &dyn TrackRemote) {
+        let mut described = self.desk.described.clone();
+        loop {
+            let source = self.key_frames.ssrc;
+            let sent = |described: &Described| described.has(self.kind, source);
+            tokio::select! {
+                begun = described.wait_for(sent) => if begun.is_err() { return },
+                event = track.poll() => match event {
+                    // Of before it was removed, or without a description of it: whatever has no name is not ours to judge.
+                    Some(TrackRemoteEvent::OnRtpPacket(packet)) => self.key_frames.ssrc = packet.header.ssrc,
+                    Some(TrackRemoteEvent::OnEnded) | None => return,
+                    Some(_) => {}
+                },
+            }
+            if !described.borrow().has(self.kind, self.key_frames.ssrc) {
+                continue;
+            }
+            self.begin();
+            let over = self.take_all(track, &mut described).await;
+            self.finish().await;
+            if over {
+                return;
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let codec = self.codec.mime_type().to_owned();
+        self.desk.tell(Happening::Tell(Event::Track { kind: self.kind, codec }));
+        self.assembler = Assembler::new(self.codec);
+        self.recording = self.desk.record.clone().map(|directory| Recording::start(self.codec, directory));
+    }
+
+    /// Until the other side sends no more; says whether the track is over altogether.
+    async fn take_all(
+        &mut self,
+        track: &dyn TrackRemote,
+        described: &mut watch::Receiver<Described>,
+    ) -> bool {
         let mut reorder = Reorder::new();
         loop {
             let due = reorder.poll_timeout();
+            let (kind, source) = (self.kind, self.key_frames.ssrc);
+            let mut switched = None;
             tokio::select! {
+                removed = described.wait_for(|described| !described.has(kind, source)) => return removed.is_err(),
                 event = track.poll() => match event {
                     Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                        let codec = self.desk.described.borrow().codec(packet.header.payload_type);
+                        switched = codec.filter(|codec| *codec != self.codec);
+                        if switched.is_some() {
+                            reorder = Reorder::new();
+                        }
                         let (sequence, timestamp) = (packet.header.sequence_number, packet.header.timestamp);
                         self.key_frames.ssrc = packet.header.ssrc;
                         reorder.handle_packet(clock::now(), sequence, timestamp, packet);
                     }
-                    Some(TrackRemoteEvent::OnEnded) | None => break,
+                    Some(TrackRemoteEvent::OnEnded) | None => return true,
                     Some(_) => {}
                 },
                 () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => {}
+            }
+            if let Some(codec) = switched {
+                // The engine names a track by what was sent before in its place.
+                self.finish().await;
+                self.codec = codec;
+                self.begin();
             }
             while let Some(ready) = reorder.poll(clock::now()) {
                 if self.desk.tones.payload_type() == Some(ready.packet.header.payload_type) {
@@ -208,8 +263,9 @@ impl Reader {
         }
     }
 
-    async fn finish(self) {
-        let Some(recording) = self.recording else { return };
+    async fn finish(&mut self) {
+        self.desk.tell(Happening::Tell(Event::TrackEnded { kind: self.kind }));
+        let Some(recording) = self.recording.take() else { return };
         let event = match recording.finish().await {
             Ok(Some((path, frames))) => {
                 Event::Recorded { kind: self.kind, path: path.display().to_string(), frames }

@@ -30,6 +30,7 @@ use crate::report::{Event, MediaKind};
 
 /// One kind of media on its way out; without a feed, one that only takes the other side's.
 pub(super) struct Sender {
+    kind: MediaKind,
     outgoing: Option<Outgoing>,
     task: Option<JoinHandle<()>>,
     frames: Arc<AtomicU64>,
@@ -76,7 +77,36 @@ impl Sender {
                 None
             }
         };
-        Ok(Self { outgoing, task: None, frames: Arc::default() })
+        Ok(Self { kind, outgoing, task: None, frames: Arc::default() })
+    }
+
+    pub(super) fn kind(&self) -> MediaKind {
+        self.kind
+    }
+
+    /// Whether it is the engine's sender.
+    pub(super) fn is(&self, rtp: &Arc<dyn RtpSender>) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| Arc::ptr_eq(&outgoing.rtp, rtp))
+    }
+
+    /// Sends this instead, or nothing more. The other side hears of it by the next description, after which it is to
+    /// be started: what follows is a stream of its own, whose numbers have nothing to do with the last one's.
+    pub(super) async fn change(
+        &mut self,
+        engine: &dyn PeerConnection,
+        feed: Option<Feed>,
+        key_frame_wanted: &Arc<Notify>,
+        keypad: &Arc<Keypad>,
+    ) -> Result<()> {
+        self.halt().await;
+        if let Some(outgoing) = self.outgoing.take() {
+            engine.remove_track(&outgoing.rtp).await?;
+        }
+        if let Some(feed) = feed {
+            let (key_frame_wanted, keypad) = (Arc::clone(key_frame_wanted), Arc::clone(keypad));
+            self.outgoing = Some(Outgoing::attach(engine, feed, key_frame_wanted, keypad).await?);
+        }
+        Ok(())
     }
 
     /// Begins to send, if there is something and it has not begun.
@@ -89,12 +119,16 @@ impl Sender {
     }
 
     /// Ends, and says how many frames were sent.
-    pub(super) async fn stop(self) -> u64 {
-        if let Some(task) = self.task {
+    pub(super) async fn stop(mut self) -> u64 {
+        self.halt().await;
+        self.frames.load(Relaxed)
+    }
+
+    async fn halt(&mut self) {
+        if let Some(task) = self.task.take() {
             task.abort();
             let _ = task.await;
         }
-        self.frames.load(Relaxed)
     }
 }
 

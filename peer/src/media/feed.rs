@@ -85,6 +85,13 @@ impl Feeds {
             MediaKind::Audio => self.audio.clone(),
         }
     }
+
+    pub(crate) fn set(&mut self, kind: MediaKind, feed: Option<Feed>) {
+        match kind {
+            MediaKind::Video => self.video = feed,
+            MediaKind::Audio => self.audio = feed,
+        }
+    }
 }
 
 /// A feed that is being sent.

@@ -112,6 +112,11 @@ pub enum Event {
         /// In this codec.
         codec: String,
     },
+    /// The other side sends a track no more.
+    TrackEnded {
+        /// Of this kind.
+        kind: MediaKind,
+    },
     /// The first whole frame of a track arrived.
     FirstFrame {
         /// Of this kind.

@@ -32,7 +32,10 @@ pub(super) fn describe(event: &Event) -> Option<String> {
             (ParticipantState::Waiting | ParticipantState::Connected, _) => return None,
         },
         Event::Candidate(candidate) => row(candidate)?,
-        Event::Negotiation { .. } | Event::Track { .. } | Event::FirstFrame { .. } => return None,
+        Event::Negotiation { .. }
+        | Event::Track { .. }
+        | Event::TrackEnded { .. }
+        | Event::FirstFrame { .. } => return None,
         Event::Connected { local, remote, protocol, elapsed_ms } => {
             format!("Path: {local} to {remote} over {protocol}, up after {elapsed_ms:.0} ms")
         }

@@ -1,5 +1,6 @@
 //! `call`: be in a room, and on a call with whoever else is there.
 
+use std::io::IsTerminal as _;
 use std::time::Instant;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -7,13 +8,14 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::Interrupts;
+use super::commands::Command;
 use super::meeting::{config, meet};
 use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
 use crate::failure::{Failure, Reason};
 use crate::media::{Feed, Feeds};
-use crate::peer::Config;
+use crate::peer::{Config, Peer};
 use crate::report::{Event, MediaKind, Reporter};
 
 /// Runs until the call is over, somebody interrupts, or it fails.
@@ -39,7 +41,9 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
     if let Some(tones) = call.dtmf.clone() {
         peer.dial(tones);
     }
-    let reading = tokio::spawn(lines(tokio::io::stdin(), peer.outgoing()));
+    let (orders, mut ordered) = mpsc::channel(1);
+    let orders = (call.commands || std::io::stdin().is_terminal()).then_some(orders);
+    let reading = tokio::spawn(lines(tokio::io::stdin(), peer.outgoing(), orders));
     let mut hang_up_at: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -49,6 +53,11 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
                     hang_up_at = Some(clock::now() + duration);
                 }
                 reporter.event(&event);
+            }
+            Some(line) = ordered.recv() => {
+                if let Err(message) = obey(&line, &peer) {
+                    reporter.event(&Event::Warning { message });
+                }
             }
             reason = interrupts.next() => peer.hang_up(reason),
             () = sleep_until(hang_up_at.unwrap_or_else(clock::now).into()), if hang_up_at.is_some() => {
@@ -62,13 +71,44 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
     peer.finish().await
 }
 
-/// Each line goes to the other side as text; the end of input does not end the call.
-async fn lines(input: impl AsyncRead + Unpin, outgoing: mpsc::Sender<Message>) {
+/// Does what a command says; an error is for who typed it.
+fn obey(line: &str, peer: &Peer) -> Result<(), String> {
+    match line.parse()? {
+        Command::Send(kind, source) => {
+            match Feed::open(kind, &source).map_err(|failure| failure.to_string())? {
+                Some(feed) => peer.add_track(feed),
+                None => peer.remove_track(kind),
+            }
+            Ok(())
+        }
+        Command::Dial(tones) => {
+            peer.dial(tones).then_some(()).ok_or_else(|| "too many tones wait".to_owned())
+        }
+        Command::HangUp => {
+            peer.hang_up("");
+            Ok(())
+        }
+    }
+}
+
+/// Each line goes to the other side as text, but for commands where they are taken; the end of input does not end the call.
+async fn lines(
+    input: impl AsyncRead + Unpin,
+    outgoing: mpsc::Sender<Message>,
+    orders: Option<mpsc::Sender<String>>,
+) {
     let mut lines = BufReader::new(input).lines();
     loop {
         match lines.next_line().await {
             Ok(Some(line)) => {
-                if outgoing.send(Message::Text(line)).await.is_err() {
+                let taken = match (&orders, line.strip_prefix('/')) {
+                    (Some(orders), Some(command)) if !command.starts_with('/') => {
+                        orders.send(line).await.is_ok()
+                    }
+                    (Some(_), Some(text)) => outgoing.send(Message::Text(text.to_owned())).await.is_ok(),
+                    (Some(_) | None, _) => outgoing.send(Message::Text(line)).await.is_ok(),
+                };
+                if !taken {
                     return;
                 }
             }
@@ -90,11 +130,22 @@ mod tests {
     #[tokio::test]
     async fn every_line_is_a_message_even_without_an_end() {
         let (outgoing, mut sent) = mpsc::channel(8);
-        lines(&b"one\ntwo\r\n\nlast"[..], outgoing).await;
+        lines(&b"one\ntwo\r\n\n/last"[..], outgoing, None).await;
         let mut texts = Vec::new();
         while let Some(Message::Text(text)) = sent.recv().await {
             texts.push(text);
         }
-        assert_eq!(texts, ["one", "two", "", "last"]);
+        assert_eq!(texts, ["one", "two", "", "/last"]);
+    }
+
+    #[tokio::test]
+    async fn where_commands_are_taken_they_are_no_messages() {
+        let ((outgoing, mut sent), (orders, mut ordered)) = (mpsc::channel(8), mpsc::channel(8));
+        lines(&b"one\n/hangup\n//two\n"[..], outgoing, Some(orders)).await;
+        assert_eq!(ordered.recv().await.as_deref(), Some("/hangup"));
+        assert_eq!(ordered.recv().await, None);
+        assert!(matches!(sent.recv().await, Some(Message::Text(text)) if text == "one"));
+        assert!(matches!(sent.recv().await, Some(Message::Text(text)) if text == "/two"));
+        assert!(sent.recv().await.is_none());
     }
 }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod call;
 pub mod candidates;
+mod commands;
 pub mod doctor;
 pub mod echo;
 mod files;
