@@ -14,6 +14,7 @@ mod direct;
 mod faults;
 mod homes;
 mod identity;
+mod lab;
 mod media;
 mod nat;
 mod nat_verb;
@@ -128,6 +129,12 @@ pub static ALL: &[Scenario] = &[
         claim: "a signaling server that puts somebody in between is found out by whoever has an identity",
         needs: &[],
         run: identity::somebody_in_between,
+    },
+    Scenario {
+        name: "lab",
+        claim: "the lab for a person brings two homes up, runs what was asked for in them, and ends with that",
+        needs: &[],
+        run: lab::for_a_person,
     },
     Scenario {
         name: "doctor",

@@ -21,6 +21,7 @@ pub mod host;
 pub mod impostor;
 pub mod lab;
 pub mod peer;
+pub mod playground;
 pub mod process;
 pub mod prometheus;
 pub mod redis;

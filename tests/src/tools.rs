@@ -24,6 +24,8 @@ pub enum Tool {
     ChromeDriver,
     /// Keeps the sessions of several signaling servers (Debian: `redis-server`).
     Redis,
+    /// Records packets (Debian: `tcpdump`).
+    Tcpdump,
 }
 
 impl Tool {
@@ -40,6 +42,7 @@ impl Tool {
             Self::Chromium => "chromium",
             Self::ChromeDriver => "chromedriver",
             Self::Redis => "redis-server",
+            Self::Tcpdump => "tcpdump",
         }
     }
 

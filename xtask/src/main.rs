@@ -8,6 +8,7 @@ mod check;
 mod clock;
 mod e2e;
 mod fuzz;
+mod lab;
 mod setup;
 mod shell;
 mod steps;
@@ -32,6 +33,7 @@ cargo xtask COMMAND
   check             formatting, clippy, documentation, licences, tidy
   tidy              the house rules that a text search can hold
   up                starts signaling and relay on this machine and says how to call, until Ctrl-C
+  lab A B           opens the network lab: two homes behind NATs of these kinds, a relay, signaling; lab --help
   bench [NAME…]     takes the measurements of docs/perf.md; --list names them
   fuzz [TARGET]     fuzzes the relay; without a target, lists them
   setup             installs what the other commands need, saying what and why
@@ -57,6 +59,7 @@ fn run() -> Result<ExitCode> {
     match command.as_str() {
         "bench" => bench::run(&workspace, &rest),
         "e2e" => e2e::run(&workspace, &rest),
+        "lab" => lab::run(&workspace, &rest),
         "fuzz" => fuzz::run(&workspace, &rest),
         "test" => no_arguments(&rest).and_then(|()| test::run(&workspace)),
         "check" => no_arguments(&rest).and_then(|()| check::run(&workspace)),
