@@ -487,8 +487,17 @@ function lastResort(made) {
   if (link !== made || made.wasUp || turnWanted || !wanted.turnAtLast || !relays) return;
   turnWanted = true;
   made.useServers(servers());
-  // One of the two is enough, and the other then looks for relays as well.
-  if (!made.polite) made.pc.restartIce();
+  // One of the two is enough, and the other then looks for relays as well. If it is no page, it may leave that to us.
+  if (!made.polite) return made.pc.restartIce();
+  const before = iceGeneration(made.pc);
+  setTimeout(() => {
+    if (link === made && !made.wasUp && iceGeneration(made.pc) === before) made.pc.restartIce();
+  }, LAST_RESORT_GRACE);
+}
+
+/** Changes with every ICE restart of the other side. @param {RTCPeerConnection} pc */
+function iceGeneration(pc) {
+  return pc.remoteDescription?.sdp.match(/^a=ice-ufrag:(\S+)/m)?.[1];
 }
 
 /** The servers that we were told of, as far as the address wants them. @returns {RTCIceServer[]} */
@@ -635,6 +644,8 @@ const NO_PATH = "No path to the other side was found. A network in between may b
 const KEY = /** @type {any} */ ({ name: "ECDSA", namedCurve: "P-256" });
 const ANSWER_WITHIN = 5_000;
 const LAST_RESORT_AFTER = 4_000;
+/** For the other side to begin. */
+const LAST_RESORT_GRACE = 1500;
 
 input("key").value = wanted.key;
 update();

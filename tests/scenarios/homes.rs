@@ -213,3 +213,34 @@ pub(super) fn two_browsers(ctx: &Context) -> Result<Evidence> {
     Ok(Evidence { frames: Some(frames), ..Evidence::new() }
         .fact(format!("{} bytes went from home to home while the relay forwarded nothing", direct.bytes)))
 }
+
+/// A browser in one home and `farcall-peer` in another, where only the relay helps.
+pub(super) fn browser_and_peer(ctx: &Context) -> Result<Evidence> {
+    let mut evidence = Evidence::new();
+    for (name, nats) in [
+        ("symmetric", [Nat::SYMMETRIC, Nat::SYMMETRIC]),
+        ("udpblocked", [Nat::UDP_BLOCKED, Nat::PORT_RESTRICTED]),
+    ] {
+        let ctx = ctx.in_folder(ctx.folder().join(name));
+        let town = Town::build(&ctx, nats)?;
+        let (_driver, page) = open(&ctx, &town, &town.left, "ada")?;
+        page.status_is("Waiting")?;
+        let peer = town.call(&ctx, &town.right, Call::new("right"))?;
+        let connected = peer.connected()?;
+        page.status_is("On call")?;
+        page.sees(5)?;
+        let (relay, before) = (town.relay()?, town.internet.witness()?);
+        let forwarded = relay.forwarded(Direction::ToClient)?;
+        let after = relay.forwards_on(forwarded, 100)?;
+        let frames = page.sees(10)?;
+        peer.first_frame("video")?;
+        let direct = town.internet.witness()?.since(&before).between("left", "right", "udp").packets;
+        // Checks of a pair that leads nowhere may go on.
+        ensure!(direct < 100, "{direct} datagrams went from home to home");
+        evidence = evidence.fact(format!(
+            "{name}: {} after {:.0} ms; the relay counted {} datagrams, the page {frames} frames",
+            connected.path, connected.elapsed_ms, after.datagrams
+        ));
+    }
+    Ok(evidence)
+}

@@ -401,6 +401,12 @@ pub static ALL: &[Scenario] = &[
         run: cable::bad_line,
     },
     Scenario {
+        name: "nat-page-peer",
+        claim: "a browser in one home and farcall-peer in another meet by the relay where nothing else helps",
+        needs: &[Tool::Chromium, Tool::ChromeDriver],
+        run: homes::browser_and_peer,
+    },
+    Scenario {
         name: "nat-pages",
         claim: "two browsers behind different NATs meet, and no server sees their media",
         needs: &[Tool::ChromeDriver, Tool::Chromium],
