@@ -275,6 +275,12 @@ pub static ALL: &[Scenario] = &[
         run: browser::two_pages,
     },
     Scenario {
+        name: "page-keyboard",
+        claim: "a call by the keyboard alone, with TURN where the address asks for it",
+        needs: &[Tool::Chromium, Tool::ChromeDriver],
+        run: browser::keyboard_alone,
+    },
+    Scenario {
         name: "page-to-peer",
         claim: "a page and farcall-peer see, hear, write and trust each other",
         needs: &[Tool::ChromeDriver, Tool::Chromium, Tool::Ffprobe],

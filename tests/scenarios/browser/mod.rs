@@ -17,7 +17,7 @@ pub(super) use self::trouble::{
     camera_refused, offline, relay_restarted, signaling_killed, third_page_refused,
 };
 use super::pair::nearly_all;
-use crate::browser::{Browsers, Page, Setup};
+use crate::browser::{Browsers, Key, Page, Setup};
 use crate::ffprobe::Probe;
 use crate::peer::Call;
 use crate::stack::Stack;
@@ -111,6 +111,47 @@ pub(super) fn two_pages(ctx: &Context) -> Result<Evidence> {
             "pictures of it, desktop, dark and 390 px wide: {}",
             pictures.iter().filter_map(|path| path.file_name()?.to_str()).collect::<Vec<_>>().join(", ")
         )))
+}
+
+/// From the key to hanging up without a mouse; and TURN is asked where the address says so, and nowhere else.
+pub(super) fn keyboard_alone(ctx: &Context) -> Result<Evidence> {
+    let stack = Stack::start(ctx)?;
+    let browsers = Browsers::start(ctx)?;
+    let ada = stack.page(&browsers, &Setup::named("ada"), "name=Ada&turnuri=0")?;
+    ada.status_is("Disconnected")?;
+    ada.tab_to("key")?;
+    ada.emulate("Input.insertText", &json!({ "text": "room" }))?;
+    ada.press(Key::Enter)?;
+    ada.status_is("Waiting")?;
+    let bob = stack.page(&browsers, &Setup::named("bob"), "key=room&name=Bob&turnuri=1&stunuri=0")?;
+    for page in [&ada, &bob] {
+        page.status_is("Ready for call")?;
+    }
+    bob.tab_to("call")?;
+    bob.press(Key::Enter)?;
+    for page in [&ada, &bob] {
+        page.status_is("On call")?;
+    }
+    let pages = Pages { ada, bob };
+    let frames = pages.see(20)?;
+    let Pages { ada, bob } = &pages;
+    ada.tab_to("text")?;
+    ada.emulate("Input.insertText", &json!({ "text": "typed" }))?;
+    ada.press(Key::Enter)?;
+    bob.hears("typed")?;
+    bob.tab_to("camera")?;
+    bob.press(Key::Enter)?;
+    ada.shows("remote-note", "camera is off")?;
+    // Of Bob, over UDP: Ada asks nobody.
+    let allocations = stack.relay.allocations()?;
+    ensure!(allocations >= 1, "turnuri=1 asked no TURN server");
+    ada.tab_to("hangup")?;
+    ada.press(Key::Enter)?;
+    bob.shows("notice", "hung up")?;
+    pages.are_clean()?;
+    Ok(evidence(frames)
+        .fact("the key, the call, a line of text, the camera and hanging up, by Tab and Enter alone")
+        .fact(format!("with turnuri=1 the relay held {allocations} allocations of a direct call")))
 }
 
 pub(super) fn page_and_peer(ctx: &Context) -> Result<Evidence> {

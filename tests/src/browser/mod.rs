@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -49,6 +49,15 @@ pub enum Camera {
     Granted,
     /// Refused by the person.
     Refused,
+}
+
+/// A key of the keyboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// Leads on.
+    Tab,
+    /// Does it.
+    Enter,
 }
 
 impl Setup {
@@ -248,6 +257,28 @@ impl Page {
         Ok(path)
     }
 
+    /// Presses a key of the keyboard, wherever the focus is.
+    pub fn press(&self, key: Key) -> Result<()> {
+        let (name, code, text) = match key {
+            Key::Tab => ("Tab", 9, ""),
+            Key::Enter => ("Enter", 13, "\r"),
+        };
+        let event = |kind: &str| json!({ "type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code, "text": text });
+        self.emulate("Input.dispatchKeyEvent", &event("keyDown"))?;
+        self.emulate("Input.dispatchKeyEvent", &event("keyUp"))
+    }
+
+    /// Goes from one thing to the next by the keyboard until it is at this one.
+    pub fn tab_to(&self, id: &str) -> Result<()> {
+        for _ in 0..MOST_TABS {
+            if self.ask("return document.activeElement ? document.activeElement.id : '';")? == id {
+                return Ok(());
+            }
+            self.press(Key::Tab)?;
+        }
+        bail!("{}: the keyboard does not lead to #{id}", self.name)
+    }
+
     /// Pretends to be another device: a phone's screen, a dark theme.
     pub fn emulate(&self, command: &str, parameters: &Value) -> Result<()> {
         self.command("goog/cdp/execute", &json!({ "cmd": command, "params": parameters })).map(drop)
@@ -304,6 +335,8 @@ fn remove(profile: &Path) -> std::io::Result<()> {
 /// Browsers are the heaviest of all programs here, and several run at once.
 const PATIENCE: Duration = clock::PATIENCE.saturating_mul(2);
 /// No network but ours, a pretended camera, and a screen of a usual size.
+/// More than the page has things to go to.
+const MOST_TABS: usize = 60;
 const SWITCHES: [&str; 14] = [
     "--headless",
     "--no-sandbox",
