@@ -164,10 +164,11 @@ struct Ends {
 impl Ends {
     async fn run(self, mut queue: mpsc::Receiver<Bytes>) {
         let Some(first) = queue.recv().await else { return };
-        if self.tunnels.eagerness == Eagerness::WhenUdpIsSilent
-            && timeout(UDP_SILENCE, self.tunnels.watch.lends_over_udp()).await == Ok(true)
-        {
-            return self.refuse(&first, queue).await;
+        if self.tunnels.eagerness == Eagerness::WhenUdpIsSilent {
+            let silence = UDP_SILENCE + self.head_start_of_tcp();
+            if timeout(silence, self.tunnels.watch.lends_over_udp()).await == Ok(true) {
+                return self.refuse(&first, queue).await;
+            }
         }
         let opened = timeout(CONNECT, self.open()).await;
         match opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))) {
@@ -181,6 +182,12 @@ impl Ends {
                 self.refuse(&first, queue).await;
             }
         }
+    }
+
+    /// TLS inside of which there is DTLS encrypts everything twice: where TCP alone gets through, it should be first.
+    fn head_start_of_tcp(&self) -> Duration {
+        let has_tcp = self.tunnels.endpoints.iter().any(|endpoint| endpoint.carrier == Carrier::Tcp);
+        if self.endpoint.carrier == Carrier::Tls && has_tcp { HEAD_START } else { Duration::ZERO }
     }
 
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
@@ -342,6 +349,8 @@ const READ: usize = 64 << 10;
 const WRITE: usize = 32 << 10;
 /// How long servers have to answer over UDP before streams are tried.
 const UDP_SILENCE: Duration = Duration::from_millis(300);
+/// A pair over TCP is accepted by then, if there is one.
+const HEAD_START: Duration = Duration::from_millis(400);
 const CONNECT: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
