@@ -1,6 +1,7 @@
 //! `bench`: the throughput of a reliable data channel. One side sends, the other receives, both tell.
 //!
-//! The sender says how much will come as a text, then sends it; the receiver says as a text that it has it all.
+//! The sender says how much will come as a text, then sends it; the receiver says as a text that it has it all. Texts
+//! and data reach this verb by different ways, so that the first data may be here before the text that announces it.
 
 use std::time::{Duration, Instant};
 
@@ -47,14 +48,14 @@ pub async fn run(common: &Common, bench: &cli::Bench, reporter: &Reporter) -> Re
             event = events.recv() => {
                 let Some(event) = event else { break };
                 if let (Event::ChannelOpen { .. }, Some(bytes)) = (&event, bench.send) {
-                    measuring = Some(Measuring::start(bytes));
+                    measuring.get_or_insert_with(Measuring::start).bytes = Some(bytes);
                 }
                 let Event::Text { text } = &event else {
                     reporter.event(&event);
                     continue;
                 };
                 if let Some(bytes) = text.strip_prefix(ANNOUNCE).and_then(|bytes| bytes.parse().ok()) {
-                    measuring = Some(Measuring::start(bytes));
+                    measuring.get_or_insert_with(Measuring::start).bytes = Some(bytes);
                 } else if text == DONE && let Some(done) = measuring.take() {
                     measured = true;
                     reporter.event(&done.event());
@@ -62,15 +63,16 @@ pub async fn run(common: &Common, bench: &cli::Bench, reporter: &Reporter) -> Re
                 }
             }
             Some(bytes) = data.recv() => {
-                let Some(going_on) = &mut measuring else { continue };
-                going_on.received += bytes.len() as u64;
-                if going_on.received >= going_on.bytes && let Some(done) = measuring.take() {
-                    measured = true;
-                    reporter.event(&done.event());
-                    let _ = peer.outgoing().send(Message::Text(DONE.to_owned())).await;
-                }
+                measuring.get_or_insert_with(Measuring::start).received += bytes.len() as u64;
             }
             reason = interrupts.next() => peer.hang_up(reason),
+        }
+        if bench.send.is_none()
+            && let Some(done) = measuring.take_if(|measuring| measuring.is_complete())
+        {
+            measured = true;
+            reporter.event(&done.event());
+            let _ = peer.outgoing().send(Message::Text(DONE.to_owned())).await;
         }
         // The sender hangs up when it has heard; the receiver has nothing more to do then.
         if measured && bench.send.is_none() {
@@ -99,25 +101,32 @@ async fn wait_for_goodbye(peer: &mut Peer, reporter: &Reporter) {
     }
 }
 
+/// From the first thing heard of it.
 struct Measuring {
-    bytes: u64,
+    /// All that is to come, once it was announced.
+    bytes: Option<u64>,
     received: u64,
     started: Instant,
     cpu: Duration,
 }
 
 impl Measuring {
-    fn start(bytes: u64) -> Self {
-        Self { bytes, received: 0, started: clock::now(), cpu: clock::cpu_time().unwrap_or_default() }
+    fn start() -> Self {
+        Self { bytes: None, received: 0, started: clock::now(), cpu: clock::cpu_time().unwrap_or_default() }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.bytes.is_some_and(|bytes| self.received >= bytes)
     }
 
     fn event(&self) -> Event {
+        let bytes = self.bytes.unwrap_or(self.received);
         let elapsed = clock::now() - self.started;
         let cpu = clock::cpu_time().unwrap_or_default().saturating_sub(self.cpu);
         Event::Bench {
-            bytes: self.bytes,
+            bytes,
             elapsed_ms: milliseconds(elapsed),
-            megabytes_per_second: self.bytes as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9),
+            megabytes_per_second: bytes as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9),
             cpu_seconds: cpu.as_secs_f64(),
         }
     }
@@ -128,3 +137,20 @@ const DONE: &str = "farcall bench: all came";
 /// What every WebRTC endpoint takes as one message.
 const BLOCK: usize = 64 << 10;
 const GOODBYE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_that_overtook_its_announcement_counts() {
+        let mut measuring = Measuring::start();
+        measuring.received += 3;
+        assert!(!measuring.is_complete());
+        measuring.bytes = Some(4);
+        assert!(!measuring.is_complete());
+        measuring.received += 1;
+        assert!(measuring.is_complete());
+        assert!(matches!(measuring.event(), Event::Bench { bytes: 4, .. }));
+    }
+}
