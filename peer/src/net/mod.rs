@@ -5,6 +5,7 @@ pub(crate) mod binding;
 mod changes;
 mod ice_servers;
 mod ice_tcp;
+mod repeat;
 mod runtime;
 mod socket;
 mod stun;

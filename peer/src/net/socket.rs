@@ -3,14 +3,16 @@
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
+use super::repeat::{Alarm, Repeater};
 use super::tunnel::SocketTunnels;
 use super::turn_watch::TurnWatch;
+use crate::clock;
 
 /// Asks the kernel for room, since a burst that it drops costs SCTP a second each time; takes what it gives.
 pub(super) fn make_room(socket: &UdpSocket) {
@@ -52,14 +54,15 @@ impl BurstGate {
     }
 }
 
-/// A socket whose traffic with TURN servers is watched and goes through streams where need be, and whose bursts are
-/// held up at first.
+/// A socket whose traffic with TURN servers is watched and goes through streams where need be, whose bursts are held
+/// up at first, and which repeats the last of what gets no answer.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     tunnels: SocketTunnels,
     watch: Arc<TurnWatch>,
     gate: Arc<BurstGate>,
+    repeating: Mutex<(Repeater, Alarm)>,
     /// The driver has just been given a datagram.
     served: AtomicBool,
 }
@@ -71,11 +74,42 @@ impl WatchedSocket {
         watch: Arc<TurnWatch>,
         gate: Arc<BurstGate>,
     ) -> Self {
-        Self { inner, tunnels, watch, gate, served: AtomicBool::new(false) }
+        Self { inner, tunnels, watch, gate, repeating: Mutex::default(), served: AtomicBool::new(false) }
     }
 }
 
 impl WatchedSocket {
+    fn repeating(&self) -> MutexGuard<'_, (Repeater, Alarm)> {
+        self.repeating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By whichever way the destination takes.
+    fn poll_hand_over(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        let segment = segment(transmit);
+        if self.tunnels.take(transmit.destination, transmit.contents.chunks(segment)) {
+            return Poll::Ready(Ok(transmit.contents.len()));
+        }
+        self.inner.poll_send(cx, transmit)
+    }
+
+    /// Sends again what is due, and has the driver come back for the next.
+    fn repeat(&self, cx: &mut Context<'_>) {
+        let mut repeating = self.repeating();
+        let (repeater, alarm) = &mut *repeating;
+        for sent in repeater.poll(clock::now()) {
+            let transmit = Transmit {
+                destination: sent.to,
+                contents: &sent.datagram,
+                ecn: None,
+                segment_size: None,
+                src_ip: None,
+            };
+            // What finds no room is lost once more.
+            let _ = self.poll_hand_over(cx, &transmit);
+        }
+        alarm.set(repeater.poll_timeout(), cx);
+    }
+
     /// Drops what comes too early, see [`TurnWatch::is_unannounced_relay`]; returns how many are left.
     fn without_unannounced(
         &self,
@@ -106,15 +140,15 @@ impl AsyncUdpSocket for WatchedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let sent = if self.tunnels.take(transmit.destination, transmit.contents.chunks(segment)) {
-            transmit.contents.len()
-        } else {
-            ready!(self.inner.poll_send(cx, transmit))?
-        };
-        for datagram in transmit.contents.chunks(segment) {
+        let sent = ready!(self.poll_hand_over(cx, transmit))?;
+        let mut repeating = self.repeating();
+        let (repeater, alarm) = &mut *repeating;
+        let now = clock::now();
+        for datagram in transmit.contents.chunks(segment(transmit)) {
             self.watch.sent(transmit.destination, datagram);
+            repeater.sent(now, transmit.destination, datagram);
         }
+        alarm.sound_by(repeater.poll_timeout());
         Poll::Ready(Ok(sent))
     }
 
@@ -128,6 +162,7 @@ impl AsyncUdpSocket for WatchedSocket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.repeat(cx);
         let messages = loop {
             if let Poll::Ready(messages) = self.tunnels.poll_recv(cx, bufs, meta) {
                 break messages;
@@ -140,10 +175,13 @@ impl AsyncUdpSocket for WatchedSocket {
             }
         };
         self.served.store(true, Relaxed);
+        let mut repeating = self.repeating();
+        let now = clock::now();
         for (buffer, meta) in bufs.iter().zip(meta.iter()).take(messages) {
             let received = buffer.get(..meta.len).unwrap_or_default();
             for datagram in received.chunks(meta.stride.max(1)) {
                 self.watch.received(meta.addr, datagram);
+                repeating.0.received(now, meta.addr, datagram);
             }
         }
         Poll::Ready(Ok(messages))
@@ -156,6 +194,11 @@ impl AsyncUdpSocket for WatchedSocket {
     fn max_gro_segments(&self) -> usize {
         self.inner.max_gro_segments()
     }
+}
+
+/// The size of each datagram in it, but for the last.
+fn segment(transmit: &Transmit<'_>) -> usize {
+    transmit.segment_size.unwrap_or(transmit.contents.len()).max(1)
 }
 
 /// What a burst of a full SCTP window needs, with the kernel's overhead for each datagram.

@@ -25,6 +25,33 @@ pub(super) fn look(datagram: &[u8]) -> Kind<'_> {
     }
 }
 
+/// What one end says to the other: what is in ChannelData or an indication, and else the datagram itself.
+pub(super) fn between_the_ends(datagram: &[u8]) -> &[u8] {
+    let framed = match datagram.first() {
+        Some(0x40..=0x4f) => be16(datagram, 2).and_then(|length| datagram.get(4..4 + usize::from(length))),
+        Some(0x00) if matches!(be16(datagram, 0), Some(SEND_INDICATION | DATA_INDICATION)) => {
+            attribute(datagram, DATA)
+        }
+        Some(_) | None => None,
+    };
+    framed.unwrap_or(datagram)
+}
+
+/// A message of Binding, RFC 8489 section 3, by which two ends check a path and keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    Request([u8; 12]),
+    Success([u8; 12]),
+}
+
+/// Looks at what one end says to the other.
+pub(super) fn check(message: &[u8]) -> Option<Check> {
+    let kind = be16(message, 0).filter(|kind| [BINDING_REQUEST, BINDING_SUCCESS].contains(kind))?;
+    let transaction =
+        message.get(8..20).filter(|_| message.get(4..8) == Some(&MAGIC_COOKIE))?.try_into().ok()?;
+    Some(if kind == BINDING_REQUEST { Check::Request(transaction) } else { Check::Success(transaction) })
+}
+
 /// What a server would say that has no room, to an Allocate request.
 pub(super) fn refusal(request: &[u8]) -> Option<Vec<u8>> {
     let Kind::AllocateRequest { transaction, .. } = look(request) else { return None };
@@ -84,6 +111,8 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const BINDING_REQUEST: u16 = 0x0001;
+const BINDING_SUCCESS: u16 = 0x0101;
 const ALLOCATE_REQUEST: u16 = 0x0003;
 const ALLOCATE_SUCCESS: u16 = 0x0103;
 const ALLOCATE_ERROR: u16 = 0x0113;
@@ -146,13 +175,33 @@ pub(super) mod tests {
         assert_eq!(look(&[]), Kind::Other);
     }
 
+    #[test]
+    fn what_is_framed_is_found_and_what_is_not_is_itself() {
+        let indication = stun(SEND_INDICATION, &[(0x0012, &[0; 8]), (DATA, b"hello")]);
+        for datagram in [&b"\x40\x01\x00\x05hello\0\0\0"[..], &indication, b"hello"] {
+            assert_eq!(between_the_ends(datagram), b"hello");
+        }
+        let torn = b"\x40\x01\x00\x05hell";
+        assert_eq!(between_the_ends(torn), torn);
+    }
+
+    #[test]
+    fn checks_are_told_by_their_transaction() {
+        let transaction = *b"transaction!";
+        assert_eq!(check(&stun(BINDING_REQUEST, &[(USERNAME, b"a:b")])), Some(Check::Request(transaction)));
+        assert_eq!(check(&stun(BINDING_SUCCESS, &[])), Some(Check::Success(transaction)));
+        assert_eq!(check(&stun(ALLOCATE_SUCCESS, &[])), None);
+        assert_eq!(check(b"\x01\x01\0\0no cookie, no check"), None);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), kind in any::<u16>()) {
-            let _ = look(&bytes);
             let mut message = stun(kind, &[]);
             message.extend_from_slice(&bytes);
-            let _ = look(&message);
+            for datagram in [&bytes, &message] {
+                let _ = (look(datagram), check(between_the_ends(datagram)));
+            }
         }
     }
 }
