@@ -402,9 +402,15 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "nat-bad-line",
-        claim: "over a line with 50 ms and jitter a call goes on at 10 % loss, and a file arrives whole at 1 %",
+        claim: "over a line with 50 ms, jitter and 10 % loss a call goes on and a file arrives whole",
         needs: &[],
         run: cable::bad_line,
+    },
+    Scenario {
+        name: "nat-bad-start",
+        claim: "peers find each other and open a channel although one packet in ten is lost",
+        needs: &[],
+        run: cable::bad_start,
     },
     Scenario {
         name: "nat-page-peer",

@@ -30,6 +30,7 @@ use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDes
 
 pub(crate) use self::channel::Ends;
 pub use self::channel::Message;
+use self::channel::{Greetings, Opening};
 use self::described::Described;
 use self::engine::Parts;
 pub(crate) use self::gathering::Gathering;
@@ -92,6 +93,7 @@ pub(crate) struct Connection {
     accepted: watch::Sender<bool>,
     watch: Arc<TurnWatch>,
     announced: Arc<Announced>,
+    greetings: Arc<Greetings>,
     tones: Arc<Agreed>,
     senders: Vec<Sender>,
     /// Whether what is sent has changed since the last description of it.
@@ -160,16 +162,17 @@ impl Connection {
         let mut tasks = JoinSet::new();
         let chat = channel::create(&*engine).await?;
         let (opened, open) = oneshot::channel();
+        let greetings = Arc::<Greetings>::default();
+        let opening = Opening { gate, accepted: is_accepted.clone(), opened };
         tasks.spawn(channel::receive(
             Arc::clone(&chat),
-            opened,
+            opening,
+            Arc::clone(&greetings),
             config.ends.clone(),
             link,
             happenings.clone(),
-            gate,
-            is_accepted.clone(),
         ));
-        tasks.spawn(channel::send(chat, open, Arc::clone(&config.ends.outgoing)));
+        tasks.spawn(channel::send(chat, open, Arc::clone(&greetings), Arc::clone(&config.ends.outgoing)));
         let (described, descriptions) = watch::channel(Described::default());
         let receivers = Receivers::start(
             link,
@@ -188,6 +191,7 @@ impl Connection {
             engine,
             watch,
             announced,
+            greetings,
             tones,
             senders,
             changed: AtomicBool::new(false),
@@ -226,7 +230,7 @@ impl Connection {
             self.direct(None).await?;
             let options = restart.then_some(RTCOfferOptions { ice_restart: true });
             let offer = self.engine.create_offer(options).await?;
-            let sdp = offer.sdp.clone();
+            let sdp = Greetings::announce(&offer.sdp);
             self.changed.store(false, Relaxed);
             self.engine.set_local_description(offer).await?;
             Ok(LinkEvent::OfferMade { sdp })
@@ -239,7 +243,7 @@ impl Connection {
             let offer = self.described.borrow().clone();
             self.direct(Some(&offer)).await?;
             let answer = self.engine.create_answer(None).await?;
-            let sdp = answer.sdp.clone();
+            let sdp = Greetings::announce(&answer.sdp);
             self.changed.store(false, Relaxed);
             self.engine.set_local_description(answer).await?;
             Ok(LinkEvent::AnswerMade { sdp })
@@ -300,6 +304,7 @@ impl Connection {
     /// What we, and not the engine, must know of the other side's description.
     fn read(&self, sdp: &str) {
         self.tones.read(sdp);
+        self.greetings.read(sdp);
         self.described.send_replace(Described::read(sdp));
         // Some put their candidates into the description.
         let lines = sdp.lines().filter_map(|line| line.strip_prefix("a="));
@@ -443,7 +448,7 @@ impl Connection {
     /// What the engine counts now, by the names of the W3C.
     pub(crate) async fn stats(&self) -> Vec<serde_json::Value> {
         let report = self.engine.get_stats(clock::now(), StatsSelector::None).await;
-        stats::entries(&report, &self.announced)
+        stats::entries(&report, &self.announced, &self.greetings)
     }
 
     /// Whether packets ever passed.
@@ -475,7 +480,7 @@ impl Connection {
             path: self.path,
             video: stats::stream(&report, MediaKind::Video, &self.announced),
             audio: stats::stream(&report, MediaKind::Audio, &self.announced),
-            data: stats::data(&report),
+            data: stats::data(&report, &self.greetings),
             relay: self.watch.stats(),
         };
         stats.video.frames_sent = video_sent;

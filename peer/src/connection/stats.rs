@@ -1,12 +1,14 @@
 //! What a connection carried and by which path, read from the engine's statistics.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
 
 use rtc::statistics::report::RTCStatsReportEntry as Entry;
 use serde::Serialize;
 use serde_json::Value;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateType, RTCStatsReport};
 
+use super::channel::{Greetings, LABEL};
 use super::engine;
 use super::intake::Announced;
 use crate::media::{AUDIO_CLOCK, VIDEO_CLOCK};
@@ -63,11 +65,11 @@ pub(super) fn stream(report: &RTCStatsReport, kind: MediaKind, announced: &Annou
 }
 
 /// Everything that the engine counts, by the names of the W3C.
-pub(super) fn entries(report: &RTCStatsReport, announced: &Announced) -> Vec<Value> {
-    report.iter().filter_map(|entry| of_w3c(entry, announced)).collect()
+pub(super) fn entries(report: &RTCStatsReport, announced: &Announced, greetings: &Greetings) -> Vec<Value> {
+    report.iter().filter_map(|entry| of_w3c(entry, announced, greetings)).collect()
 }
 
-fn of_w3c(entry: &Entry, announced: &Announced) -> Option<Value> {
+fn of_w3c(entry: &Entry, announced: &Announced, greetings: &Greetings) -> Option<Value> {
     let mut value = match entry {
         Entry::PeerConnection(stats) => json(stats),
         Entry::Transport(stats) => json(stats),
@@ -104,23 +106,34 @@ fn of_w3c(entry: &Entry, announced: &Announced) -> Option<Value> {
     if let (Some(rate), Some(ticks)) = (rate, fields.get("jitter").and_then(Value::as_f64)) {
         fields.insert("jitter".to_owned(), (ticks / f64::from(rate)).into());
     }
-    if let Entry::InboundRtp(stats) = entry {
-        // The engine counts the copy that announced the stream as well.
-        let copies = announced.of(stats.received_rtp_stream_stats.rtp_stream_stats.ssrc);
-        for (field, copied) in [("packetsReceived", copies.packets), ("bytesReceived", copies.bytes)] {
-            if let Some(count) = fields.get(field).and_then(Value::as_u64) {
-                fields.insert(field.to_owned(), count.saturating_sub(copied).into());
-            }
+    for (field, ours) in of_the_cures(entry, announced, greetings) {
+        if let Some(count) = fields.get(field).and_then(Value::as_u64) {
+            fields.insert(field.to_owned(), count.saturating_sub(ours).into());
         }
     }
     Some(value)
+}
+
+/// What the engine counts as well, and what nobody sent.
+fn of_the_cures(entry: &Entry, announced: &Announced, greetings: &Greetings) -> Vec<(&'static str, u64)> {
+    if let Entry::InboundRtp(stats) = entry {
+        let copies = announced.of(stats.received_rtp_stream_stats.rtp_stream_stats.ssrc);
+        return vec![("packetsReceived", copies.packets), ("bytesReceived", copies.bytes)];
+    }
+    if let Entry::DataChannel(stats) = entry
+        && stats.label == LABEL
+    {
+        let (sent, received) = (greetings.sent.load(Relaxed), greetings.received.load(Relaxed));
+        return vec![("messagesSent", sent.into()), ("messagesReceived", received.into())];
+    }
+    Vec::new()
 }
 
 fn json(stats: &impl Serialize) -> Option<Value> {
     serde_json::to_value(stats).ok()
 }
 
-pub(super) fn data(report: &RTCStatsReport) -> DataStats {
+pub(super) fn data(report: &RTCStatsReport, greetings: &Greetings) -> DataStats {
     let mut stats = DataStats::default();
     for channel in report.data_channels() {
         stats.messages_sent += u64::from(channel.messages_sent);
@@ -128,5 +141,7 @@ pub(super) fn data(report: &RTCStatsReport) -> DataStats {
         stats.bytes_sent += channel.bytes_sent;
         stats.bytes_received += channel.bytes_received;
     }
+    stats.messages_sent = stats.messages_sent.saturating_sub(greetings.sent.load(Relaxed).into());
+    stats.messages_received = stats.messages_received.saturating_sub(greetings.received.load(Relaxed).into());
     stats
 }
