@@ -233,6 +233,12 @@ pub static ALL: &[Scenario] = &[
         run: uclient::connections,
     },
     Scenario {
+        name: "coturn-passive",
+        claim: "coturn's clients are connected to by TCP allocations, and fare as with coturn",
+        needs: &[Tool::TurnClient, Tool::TurnServer],
+        run: uclient::passive,
+    },
+    Scenario {
         name: "coturn-families",
         claim: "coturn's clients get IPv4, IPv6 and both, over every transport",
         needs: &[Tool::TurnClient],

@@ -149,6 +149,37 @@ fn moves(ctx: &Context, relay: &Relay, echo: &Echo, (name, transport): (&str, Tr
     }
 }
 
+/// TCP allocations to which the tool connects from outside. It sees half of its messages come back, whoever serves it.
+pub(super) fn passive(ctx: &Context) -> Result<Evidence> {
+    let relay = start_secured(ctx, &[])?;
+    let echo = Echo::start()?;
+    let (_turnserver, theirs) = turnserver(ctx, &Host::local())?;
+    // Over TLS the tool speaks TLS to the relayed address as well, where nobody does.
+    let servers = [("with-turnserver", theirs), ("tcp-P", at(&relay, Transport::Tcp)?)];
+    let tallies = std::thread::scope(|scope| {
+        let running = servers.map(|(name, server)| {
+            let echo = &echo;
+            let run = move || {
+                let mut args = args!["-P", "-m", CLIENTS.to_string(), "-n", MESSAGES.to_string()];
+                args.extend(args!["-u", USER.0, "-w", USER.1]);
+                uclient(ctx, name, (Transport::Tcp, server), echo, args)?.tally().context(name)
+            };
+            scope.spawn(run)
+        });
+        let ends = running.into_iter().map(|run| run.join().map_err(|_| anyhow::anyhow!("-P panicked"))?);
+        ends.collect::<Result<Vec<_>>>()
+    })?;
+    let half = Tally { received: CLIENTS * MESSAGES / 2, lost: CLIENTS * MESSAGES / 2, ..whole(CLIENTS) };
+    let mut evidence = Evidence::new();
+    for ((name, _), tally) in servers.iter().zip(tallies) {
+        ensure!(tally == half, "{name}: {tally:?}");
+        evidence = evidence.fact(told(name, tally));
+    }
+    let connected = relay.requests("connection_bind", "success")?;
+    ensure!(connected >= CLIENTS / 2, "{connected} connections were bound");
+    Ok(evidence.fact(format!("{connected} connections from outside were taken by their clients")))
+}
+
 /// What breaks the rules: with Send it goes on, with channels it stops at the first 400, as with Debian's own server.
 pub(super) fn misbehaving(ctx: &Context) -> Result<Evidence> {
     let relay = start_secured(ctx, &[])?;
@@ -170,16 +201,17 @@ pub(super) fn misbehaving(ctx: &Context) -> Result<Evidence> {
     Ok(evidence.fact(format!("{refused} second channels for one peer were refused with 400, as by coturn")))
 }
 
-/// RFC 5780: mapping, filtering, hairpins and collisions, with padding and without. There is no NAT here, and it says so.
+/// RFC 5780: mapping and its lifetime, filtering, hairpins and collisions, with padding and without. There is no NAT here, and it says so.
 pub(super) fn discovery(ctx: &Context) -> Result<Evidence> {
     let flags = args!["--alternate-listen", "127.0.0.2:0"];
     let relay = Relay::start_with(ctx, &Host::local(), &flags)?;
     let ours = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let cases: [(&str, &[&str], &[&str]); 5] = [
+    let cases: [(&str, &[&str], &[&str]); 6] = [
         ("mapping", &["-m"], &["NAT with Endpoint Independent Mapping!", "No ALG: Mapped == XOR-Mapped"]),
         ("filtering", &["-f"], &["NAT with Endpoint Independent Filtering!"]),
         ("padded", &["-m", "-f", "-P"], &["Independent Mapping!", "Independent Filtering!"]),
         ("hairpin", &["-H"], &["Received a request (maybe a successful hairpinning)"]),
+        ("lifetime", &["-t", "-T", "1"], &["RFC 5780 response 2"]),
         ("collision", &["-c", "-A", "127.0.0.3"], &["UDP reflexive addr: 127.0.0.3:"]),
     ];
     let mut evidence = Evidence::new();
