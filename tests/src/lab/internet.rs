@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::namespace::Namespace;
 use super::nat::Nat;
@@ -44,6 +44,15 @@ pub struct Addresses {
     pub v4: Ipv4Addr,
     /// IPv6.
     pub v6: Ipv6Addr,
+}
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// Packets and bytes that went one way.
@@ -178,6 +187,23 @@ impl Attachment {
         ))
     }
 
+    /// Leaves `host`, whose cable this is, nothing but addresses of one family.
+    pub fn speak_only(&self, family: Family, host: &Host) -> Result<Host> {
+        let place = host.network.as_ref().context("a host without a network has no address to lose")?;
+        match family {
+            Family::V4 => place.set("ipv6/conf/eth0/disable_ipv6", "1")?,
+            Family::V6 => {
+                let (address, length) = (self.addresses.v4, self.prefix_lengths.0);
+                place.ip(&format!("address del {address}/{length} dev eth0\n"))?;
+            }
+        }
+        let ip = match family {
+            Family::V4 => self.addresses.v4.into(),
+            Family::V6 => self.addresses.v6.into(),
+        };
+        Ok(Host { ip, ..host.clone() })
+    }
+
     /// Pulls the cable out at the far end: the near end sees its carrier go, and keeps its addresses.
     pub fn cut(&self) -> Result<()> {
         self.upstream.ip(&format!("link set dev {} down\n", self.interface))
@@ -232,25 +258,30 @@ impl Witness {
     }
 
     fn parse(listed: &serde_json::Value) -> Result<Self> {
-        let items = listed.get("nftables").and_then(|items| items.as_array()).context("no nftables")?;
-        let set = items.iter().find_map(|item| item.get("set")).context("no set")?;
-        let elements = set.get("elem").and_then(|elements| elements.as_array());
         let mut carried = BTreeMap::new();
-        for element in elements.into_iter().flatten() {
-            let element = element.get("elem").context("no elem")?;
-            let words = element.pointer("/val/concat").and_then(|words| words.as_array());
-            let word = |index: usize| -> Result<String> {
-                let word = words.and_then(|words| words.get(index)).context("too few words")?;
-                Ok(word.as_str().map_or_else(|| word.to_string(), str::to_owned))
-            };
-            let number =
-                |name| element.pointer(name).and_then(serde_json::Value::as_u64).context("no counter");
-            let key = (word(0)?, word(1)?, word(2)?);
-            let counted = Carried { packets: number("/counter/packets")?, bytes: number("/counter/bytes")? };
-            carried.insert(key, counted);
+        for (words, counted) in counted(listed)? {
+            let [from, to, protocol] =
+                <[String; 3]>::try_from(words).map_err(|_| anyhow!("not three words"))?;
+            carried.insert((from, to, protocol), counted);
         }
         Ok(Self(carried))
     }
+}
+
+/// What sets count: the words of their keys, and what was seen of each.
+pub(super) fn counted(listed: &serde_json::Value) -> Result<Vec<(Vec<String>, Carried)>> {
+    let items = listed.get("nftables").and_then(|items| items.as_array()).context("no nftables")?;
+    let sets = items.iter().filter_map(|item| item.get("set"));
+    let elements = sets.filter_map(|set| set.get("elem").and_then(|elements| elements.as_array()));
+    let read = |element: &serde_json::Value| -> Result<(Vec<String>, Carried)> {
+        let element = element.get("elem").context("no elem")?;
+        let words = element.pointer("/val/concat").and_then(|words| words.as_array()).context("no words")?;
+        let words = words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned));
+        let number = |name| element.pointer(name).and_then(serde_json::Value::as_u64).context("no counter");
+        let carried = Carried { packets: number("/counter/packets")?, bytes: number("/counter/bytes")? };
+        Ok((words.collect(), carried))
+    };
+    elements.flatten().map(read).collect()
 }
 
 fn v4_after(address: Ipv4Addr) -> Ipv4Addr {

@@ -1,10 +1,11 @@
 //! A router of a home, or of a carrier: an outer side, an inner network, and a translator in between.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::internet::{Addresses, Attachment};
+use super::internet::{Addresses, Attachment, Carried, counted};
 use super::namespace::Namespace;
 use super::nat::Nat;
 use crate::host::Host;
@@ -17,6 +18,18 @@ pub struct Router {
     nat: Nat,
     lan: Lan,
     ports: u8,
+}
+
+/// What a router has let through, by the side it left on, sender, receiver and IP protocol. Inside, everybody has inner
+/// addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passages(BTreeMap<(Side, IpAddr, IpAddr, String), Carried>);
+
+/// One side of a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Inner,
+    Outer,
 }
 
 /// The inner network's numbers.
@@ -44,8 +57,9 @@ impl Router {
             place.set_if_there(&format!("netfilter/{parameter}"), &timeout)?;
         }
         let inner = router.inner();
+        // An address of its own: else it takes one of its ports', and another whenever somebody is attached.
         place.ip(&format!(
-            "link add lan type bridge\n\
+            "link add lan address 02:00:00:00:00:01 type bridge\n\
              link set lan up\n\
              address add {}/24 dev lan\n\
              address add {}/64 dev lan nodad\n",
@@ -57,7 +71,23 @@ impl Router {
         }
         router.wan.configure(place, "wan")?;
         place.nft(&router.nat.rules(router.wan.addresses.v4))?;
+        place.nft(WITNESS)?;
         Ok(router)
+    }
+
+    /// What it has let through so far.
+    pub fn passages(&self) -> Result<Passages> {
+        let mut passages = Passages::default();
+        let listed = self.place.nft_list(&["table", "inet", "witness"])?;
+        passages.read(&listed).with_context(|| format!("reading {listed}"))?;
+        Ok(passages)
+    }
+
+    /// What it has sent back inside: a host reached another, or itself, by an outer address.
+    pub fn turned_back(&self) -> Result<Carried> {
+        let inner = self.inner().v4.octets();
+        let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets().get(..3) == inner.get(..3));
+        Ok(self.passages()?.in_from(is_inside))
     }
 
     /// The outer addresses.
@@ -111,8 +141,8 @@ impl Router {
 
     /// Forgets every mapping: hosts inside keep their sockets, and the world sees other ports.
     pub fn rebind(&self) -> Result<()> {
-        self.place.nft("flush ruleset\n")?;
-        self.place.nft(&self.nat.rules(self.wan.addresses.v4))?;
+        let rules = self.nat.rules(self.wan.addresses.v4);
+        self.place.nft(&format!("delete table ip nat\ndelete table ip6 firewall\n{rules}"))?;
         self.place.forget_connections()
     }
 
@@ -175,3 +205,63 @@ impl Router {
         Self::with_lan(place, wan, nat, Lan::Carrier(number))
     }
 }
+
+impl Passages {
+    /// What went out to receivers that `pick` picks.
+    pub fn out_to(&self, pick: impl Fn(IpAddr) -> bool) -> Carried {
+        self.sum(|side, _, receiver| side == Side::Outer && pick(receiver))
+    }
+
+    /// What came in from senders that `pick` picks.
+    pub fn in_from(&self, pick: impl Fn(IpAddr) -> bool) -> Carried {
+        self.sum(|side, sender, _| side == Side::Inner && pick(sender))
+    }
+
+    /// What passed since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let grown = self.0.iter().map(|(key, now)| {
+            let then = before.0.get(key).copied().unwrap_or_default();
+            let packets = now.packets.saturating_sub(then.packets);
+            (key.clone(), Carried { packets, bytes: now.bytes.saturating_sub(then.bytes) })
+        });
+        Self(grown.collect())
+    }
+
+    /// What of it was this protocol: `udp`, `tcp`.
+    #[must_use]
+    pub fn of(&self, protocol: &str) -> Self {
+        let its = self.0.iter().filter(|((.., spoken), _)| spoken == protocol);
+        Self(its.map(|(key, carried)| (key.clone(), *carried)).collect())
+    }
+
+    fn sum(&self, pick: impl Fn(Side, IpAddr, IpAddr) -> bool) -> Carried {
+        let picked = self.0.iter().filter(|((side, sender, receiver, _), _)| pick(*side, *sender, *receiver));
+        picked.fold(Carried::default(), |sum, (_, carried)| Carried {
+            packets: sum.packets + carried.packets,
+            bytes: sum.bytes + carried.bytes,
+        })
+    }
+
+    fn read(&mut self, listed: &serde_json::Value) -> Result<()> {
+        for (words, carried) in counted(listed)? {
+            let [side, sender, receiver, protocol] =
+                <[String; 4]>::try_from(words).map_err(|_| anyhow!("not four words"))?;
+            let side = if side == "wan" { Side::Outer } else { Side::Inner };
+            self.0.insert((side, sender.parse()?, receiver.parse()?, protocol), carried);
+        }
+        Ok(())
+    }
+}
+
+/// After the firewall: what it drops is not counted. It stays when the translator forgets.
+const WITNESS: &str = "\
+table inet witness {
+ set passed4 { typeof oifname . ip saddr . ip daddr . meta l4proto; size 4096; flags dynamic; counter; }
+ set passed6 { typeof oifname . ip6 saddr . ip6 daddr . meta l4proto; size 4096; flags dynamic; counter; }
+ chain forward { type filter hook forward priority filter + 10; policy accept;
+  update @passed4 { oifname . ip saddr . ip daddr . meta l4proto }
+  update @passed6 { oifname . ip6 saddr . ip6 daddr . meta l4proto }
+ }
+}
+";
