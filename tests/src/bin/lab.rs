@@ -17,7 +17,8 @@ cargo xtask lab NAT-A NAT-B [FLAG…]
 Opens two homes behind NATs of these kinds, a relay and signaling, until Ctrl-C. Nothing of it is left afterwards.
 
   NAT            public (none), fullcone, restricted, portrestricted, symmetric, linux (masquerading), udpblocked, or
-                 MAPPING-FILTERING of ei, ad and apd, as in RFC 4787: apd-ei
+                 MAPPING-FILTERING of ei, ad and apd, as in RFC 4787: apd-ei; then +hairpin, +preserve (ports), +30s (until it
+                 forgets), +noudp, +web (TCP to 80 and 443), +tls (to 443 alone)
   --shell HOST   opens a shell in a, b or relay; the lab ends with it
   --run-a LINE   runs this in a shell in the first home (--run-b, --run-relay); the lab ends when all have ended
   --tcpdump HOST records the packets of a host below target/lab

@@ -36,8 +36,8 @@ pub enum Kind {
     Linux,
 }
 
-/// What a router lets out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a router lets out, from much to little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outbound {
     /// Everything.
     Everything,
@@ -96,6 +96,22 @@ impl Nat {
         Self { timeout, ..self }
     }
 
+    /// What one behind the other makes of both: the stricter of each.
+    #[must_use]
+    pub fn behind(self, outer: Self) -> Self {
+        let ((mapping, filtering), (outer_mapping, outer_filtering)) = (self.behaviour(), outer.behaviour());
+        Self {
+            kind: Kind::Behaved {
+                mapping: mapping.max(outer_mapping),
+                filtering: filtering.max(outer_filtering),
+            },
+            hairpin: outer.hairpin,
+            preserves_ports: self.preserves_ports && outer.preserves_ports,
+            timeout: self.timeout.min(outer.timeout),
+            outbound: self.outbound.max(outer.outbound),
+        }
+    }
+
     /// Whether two hosts can meet directly, in theory: over UDP if the first packet of either side gets through to where
     /// the other one's comes from, and over TCP if one side can connect to the other. `None` is a host without a translator.
     #[must_use]
@@ -142,7 +158,7 @@ impl Nat {
         };
         let _ = self.forward_chain(&mut rules);
         rules.push_str("}\n");
-        rules.push_str(IPV6_FIREWALL);
+        let _ = self.ipv6_firewall(&mut rules);
         rules
     }
 
@@ -253,40 +269,47 @@ impl Nat {
 
     fn forward_chain(self, rules: &mut String) -> fmt::Result {
         writeln!(rules, " chain forward {{ type filter hook forward priority filter; policy drop;")?;
-        let out = "iifname \"lan\" oifname \"wan\"";
+        self.outbound_rules(rules)?;
+        writeln!(rules, "  ct state established,related accept")?;
+        writeln!(rules, "  {OUT} accept")?;
+        writeln!(rules, "  ct status dnat accept\n }}")
+    }
+
+    /// IPv6 needs no translator, but no home lets strangers in.
+    fn ipv6_firewall(self, rules: &mut String) -> fmt::Result {
+        writeln!(rules, "table ip6 firewall {{")?;
+        writeln!(rules, " chain forward {{ type filter hook forward priority filter; policy drop;")?;
+        self.outbound_rules(rules)?;
+        writeln!(rules, "  ct state established,related accept")?;
+        writeln!(rules, "  {OUT} accept")?;
+        let errors = "destination-unreachable, packet-too-big, time-exceeded, parameter-problem";
+        writeln!(rules, "  icmpv6 type {{ {errors} }} accept\n }}\n}}")
+    }
+
+    /// What does not get out, whatever the family.
+    fn outbound_rules(self, rules: &mut String) -> fmt::Result {
+        if self.outbound != Outbound::Everything {
+            writeln!(rules, "  meta l4proto udp drop")?;
+        }
+        let reset = "reject with tcp reset";
         match self.outbound {
-            Outbound::Everything => {}
-            Outbound::NoUdp => writeln!(rules, "  meta l4proto udp drop")?,
-            Outbound::WebPorts => {
-                writeln!(rules, "  meta l4proto udp drop")?;
-                writeln!(rules, "  {out} meta l4proto tcp tcp dport != {{ 80, 443 }} reject with tcp reset")?;
-            }
+            Outbound::Everything | Outbound::NoUdp => Ok(()),
+            Outbound::WebPorts => writeln!(rules, "  {OUT} tcp dport != {{ 80, 443 }} {reset}"),
             Outbound::TlsOnly => {
-                writeln!(rules, "  meta l4proto udp drop")?;
-                writeln!(rules, "  {out} meta l4proto tcp tcp dport != 443 reject with tcp reset")?;
-                // The first bytes with a payload: a TLS record with a handshake, or the end.
-                writeln!(rules, "  {out} tcp dport 443 ct mark 0 @ih,0,16 0x1603 ct mark set 1")?;
-                writeln!(rules, "  {out} tcp dport 443 ct mark 0 @ih,0,8 >= 0 reject with tcp reset")?;
+                writeln!(rules, "  {OUT} tcp dport != 443 {reset}")?;
+                // The first bytes with a payload: a TLS record with a handshake that begins with a ClientHello.
+                let hello = "@ih,0,16 0x1603 @ih,40,8 1";
+                writeln!(rules, "  {OUT} tcp dport 443 ct mark 0 {hello} ct mark set 1")?;
+                writeln!(rules, "  {OUT} tcp dport 443 ct mark 0 @ih,0,8 >= 0 {reset}")
             }
         }
-        writeln!(rules, "  ct state established,related accept")?;
-        writeln!(rules, "  {out} accept")?;
-        writeln!(rules, "  ct status dnat accept\n }}")
     }
 }
 
-use Dependence::{AddressAndPortDependent as APD, AddressDependent as AD, EndpointIndependent as EI};
+/// From inside to the world.
+const OUT: &str = "iifname \"lan\" oifname \"wan\"";
 
-/// IPv6 needs no translator, but no home lets strangers in.
-const IPV6_FIREWALL: &str = "\
-table ip6 firewall {
- chain forward { type filter hook forward priority filter; policy drop;
-  ct state established,related accept
-  iifname \"lan\" oifname \"wan\" accept
-  icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
- }
-}
-";
+use Dependence::{AddressAndPortDependent as APD, AddressDependent as AD, EndpointIndependent as EI};
 
 impl fmt::Display for Dependence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -299,7 +322,7 @@ impl fmt::Display for Dependence {
 }
 
 /// The names that people use, or `MAPPING-FILTERING`, each `ei`, `ad` or `apd`; then `+hairpin`, `+preserve`, `+noudp`,
-/// `+web`, `+tls`.
+/// `+web`, `+tls`, and how soon it forgets, as in `+30s`.
 impl FromStr for Nat {
     type Err = anyhow::Error;
 
@@ -330,9 +353,12 @@ impl FromStr for Nat {
                 "noudp" => nat.outbound = Outbound::NoUdp,
                 "web" => nat.outbound = Outbound::WebPorts,
                 "tls" => nat.outbound = Outbound::TlsOnly,
-                _ => {
-                    bail!("\"+{word}\" says nothing of a NAT; there are +hairpin +preserve +noudp +web +tls")
-                }
+                _ => match word.strip_suffix('s').and_then(|seconds| seconds.parse().ok()) {
+                    Some(seconds) if seconds > 0 => nat.timeout = Duration::from_secs(seconds),
+                    _ => bail!(
+                        "\"+{word}\" says nothing of a NAT; there are +hairpin +preserve +noudp +web +tls and +30s"
+                    ),
+                },
             }
         }
         Ok(nat)
