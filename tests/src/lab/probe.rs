@@ -49,6 +49,50 @@ pub fn probe(host: &Host, server: StunServer) -> Result<Verdict> {
     host.within(|| ask(host.ip, server))
 }
 
+/// Whether two sockets of `host` reach each other by their outer addresses. RFC 4787, section 6.
+pub fn hairpins(host: &Host, server: StunServer) -> Result<bool> {
+    host.within(|| {
+        let server = SocketAddr::new(server.first, server.port);
+        let (mut one, mut other) = (Asker::bind(host.ip)?, Asker::bind(host.ip)?);
+        let no_udp = "no UDP gets through";
+        let outer = one.mapped(server)?.context(no_udp)?;
+        let other_outer = other.mapped(server)?.context(no_udp)?;
+        for wait in RETRANSMISSIONS {
+            // Each opens the filter for the other, as far as it can; the second round finds both open.
+            let question = one.next_id();
+            let opening = other.next_id();
+            other.send(opening, NOTHING, outer)?;
+            one.send(question, NOTHING, other_outer)?;
+            if other.is_asked(question, Deadline::after(wait))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}
+
+/// The port of a socket of `host` and its outer one; the socket gets this port, if it is not 0.
+pub fn ports(host: &Host, port: u16, server: StunServer) -> Result<(u16, u16)> {
+    host.within(|| {
+        let mut asker = Asker::bind_to(SocketAddr::new(host.ip, port))?;
+        let outer =
+            asker.mapped(SocketAddr::new(server.first, server.port))?.context("no UDP gets through")?;
+        Ok((asker.socket.local_addr()?.port(), outer.port()))
+    })
+}
+
+/// Whether a socket of `host` that is idle for `time` is then seen under another port.
+pub fn forgets_within(time: Duration, host: &Host, server: StunServer) -> Result<bool> {
+    host.within(|| {
+        let mut asker = Asker::bind(host.ip)?;
+        let server = SocketAddr::new(server.first, server.port);
+        let before = asker.mapped(server)?.context("no UDP gets through")?;
+        // Nobody was asked anything: no answer comes.
+        ensure!(asker.answer(&[], Deadline::after(time))?.is_none(), "an answer to no question");
+        Ok(asker.mapped(server)?.context("a server that answered once and then no more")? != before)
+    })
+}
+
 /// Asks from where this thread is.
 fn ask(own: IpAddr, server: StunServer) -> Result<Verdict> {
     let StunServer { first, second, port, alternate_port } = server;
@@ -92,7 +136,11 @@ type TransactionId = [u8; 12];
 
 impl Asker {
     fn bind(own: IpAddr) -> Result<Self> {
-        let socket = UdpSocket::bind((own, 0)).with_context(|| format!("binding {own}"))?;
+        Self::bind_to(SocketAddr::new(own, 0))
+    }
+
+    fn bind_to(own: SocketAddr) -> Result<Self> {
+        let socket = UdpSocket::bind(own).with_context(|| format!("binding {own}"))?;
         Ok(Self { socket, asked: 0 })
     }
 
@@ -156,15 +204,35 @@ impl Asker {
 
     /// The first answer to any of these questions; others are forgotten.
     fn answer(&self, questions: &[TransactionId], deadline: Deadline) -> Result<Option<Answer>> {
+        let answered = self.first(deadline, |message, from| {
+            let asked = questions.iter().find(|id| message.get(8..20) == Some(id.as_slice()));
+            asked.map(|&id| anyhow::Ok(Answer { id, from, mapped: read_answer(message, id)? }))
+        })?;
+        answered.transpose()
+    }
+
+    /// Whether this very question of another socket comes in.
+    fn is_asked(&self, id: TransactionId, deadline: Deadline) -> Result<bool> {
+        let asked = self.first(deadline, |message, _| {
+            (message.get(..2) == Some(&BINDING_REQUEST.to_be_bytes()) && message.get(8..20) == Some(&id))
+                .then_some(())
+        })?;
+        Ok(asked.is_some())
+    }
+
+    /// The first message that `pick` makes something of.
+    fn first<T>(
+        &self,
+        deadline: Deadline,
+        pick: impl Fn(&[u8], SocketAddr) -> Option<T>,
+    ) -> Result<Option<T>> {
         let mut buffer = [0; 1500];
         while !deadline.passed() {
             self.socket.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    let message = buffer.get(..length).unwrap_or_default();
-                    let asked = questions.iter().find(|id| message.get(8..20) == Some(id.as_slice()));
-                    if let Some(&id) = asked {
-                        return Ok(Some(Answer { id, from, mapped: read_answer(message, id)? }));
+                    if let Some(picked) = pick(buffer.get(..length).unwrap_or_default(), from) {
+                        return Ok(Some(picked));
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}

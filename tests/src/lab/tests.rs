@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::internet::Server;
 use super::nat::Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use super::nat::Kind;
-use super::probe::{StunServer, Verdict, probe};
+use super::probe::{StunServer, Verdict, forgets_within, hairpins, ports, probe};
 use super::*;
 use crate::clock::{self, Deadline, PATIENCE};
 use crate::host::Host;
@@ -166,9 +166,63 @@ fn a_nat_is_known_by_its_name() {
     assert_eq!(nat, Nat { hairpin: true, preserves_ports: true, ..Nat::SYMMETRIC });
     assert_eq!("apd-ad".parse::<Nat>().unwrap(), Nat::behaved(AddressAndPortDependent, AddressDependent));
     assert_eq!("linux".parse::<Nat>().unwrap().kind, Kind::Linux);
-    for wrong in ["cone", "ei", "ei-xx", "linux+magic", ""] {
+    assert_eq!("restricted+30s".parse::<Nat>().unwrap().timeout, Duration::from_secs(30));
+    for wrong in ["cone", "ei", "ei-xx", "linux+magic", "linux+0s", ""] {
         assert!(wrong.parse::<Nat>().is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_port_is_kept_where_that_was_asked_for_and_it_is_free() {
+    let Some(mut lab) = World::new() else { return };
+    let nat = Nat { preserves_ports: true, ..Nat::PORT_RESTRICTED };
+    let mut router = lab.internet.attach_router("left", nat, 1).unwrap();
+    let [(one, _), (other, _)] = [(); 2].map(|()| router.attach_host().unwrap());
+    let (port, outer) = ports(&one, 0, lab.stun()).unwrap();
+    assert_eq!(port, outer);
+    let (same, other_outer) = ports(&other, port, lab.stun()).unwrap();
+    assert_eq!(same, port);
+    assert_ne!(other_outer, port, "two hosts have one outer port");
+    let random = lab.home_called("right", Nat::PORT_RESTRICTED);
+    let (port, outer) = ports(&random, 0, lab.stun()).unwrap();
+    assert_ne!(port, outer, "one in 64 000 runs may have drawn the same port");
+}
+
+#[test]
+fn packets_are_turned_back_where_that_was_asked_for_and_the_router_counts_them() {
+    let Some(mut lab) = World::new() else { return };
+    for hairpin in [true, false] {
+        let nat = Nat { hairpin, ..Nat::PORT_RESTRICTED };
+        let name = format!("hairpin-{hairpin}");
+        let mut router = lab.internet.attach_router(&name, nat, 1).unwrap();
+        let (host, _) = router.attach_host().unwrap();
+        assert_eq!(hairpins(&host, lab.stun()).unwrap(), hairpin);
+        assert_eq!(router.turned_back().unwrap().packets > 0, hairpin);
+        let seen = router.passages().unwrap().of("udp");
+        let server = IpAddr::from(lab.server.first.v4);
+        // More, if an answer took its time.
+        assert!(seen.out_to(|ip| ip == server).packets >= 2);
+        assert!(seen.in_from(|ip| ip == server).packets >= 2);
+        assert_eq!(seen.in_from(|ip| ip.is_ipv6()).packets, 0);
+    }
+}
+
+#[test]
+fn a_mapping_that_is_not_used_is_forgotten_in_time_and_not_before() {
+    let Some(mut lab) = World::new() else { return };
+    let host = lab.home(Nat::PORT_RESTRICTED.forgetting_after(Duration::from_secs(2)));
+    assert!(!forgets_within(Duration::from_secs(1), &host, lab.stun()).unwrap());
+    assert!(forgets_within(Duration::from_secs(4), &host, lab.stun()).unwrap());
+}
+
+#[test]
+fn of_two_translators_in_a_row_the_stricter_counts() {
+    let both = Nat::RESTRICTED.behind(Nat::behaved(AddressDependent, EndpointIndependent));
+    assert_eq!(both.behaviour(), (AddressDependent, AddressDependent));
+    assert_eq!(Nat::UDP_BLOCKED.behind(Nat::FULL_CONE).outbound, nat::Outbound::NoUdp);
+    assert_eq!(Nat::FULL_CONE.behind("symmetric+hairpin".parse().unwrap()), {
+        Nat { hairpin: true, ..Nat::SYMMETRIC }
+    });
 }
 
 /// Whoever is not root has no right to make networks but in a user namespace, which only a process without threads can
