@@ -25,6 +25,7 @@ mod rooms;
 mod servers;
 mod uclient;
 mod upgrade;
+mod variants;
 
 use anyhow::Result;
 
@@ -393,6 +394,54 @@ pub static ALL: &[Scenario] = &[
         claim: "two peers meet over TCP where UDP is blocked and there is no relay",
         needs: &[],
         run: nat::without_udp,
+    },
+    Scenario {
+        name: "nat-hairpin",
+        claim: "two homes behind one carrier meet there if it turns packets back, and by the relay if not",
+        needs: &[],
+        run: variants::by_the_outer_address,
+    },
+    Scenario {
+        name: "nat-carriers",
+        claim: "homes behind carriers meet as the stricter of both translators allows",
+        needs: &[],
+        run: variants::behind_carriers,
+    },
+    Scenario {
+        name: "nat-equal-subnets",
+        claim: "two homes with the same inner addresses meet, whoever else has them",
+        needs: &[],
+        run: variants::equal_subnets,
+    },
+    Scenario {
+        name: "nat-ports",
+        claim: "peers meet whether translators keep ports or not",
+        needs: &[],
+        run: variants::kept_and_not,
+    },
+    Scenario {
+        name: "nat-timeouts",
+        claim: "a call outlives silence before translators that forget within seconds",
+        needs: &[],
+        run: variants::forgetful,
+    },
+    Scenario {
+        name: "nat-symmetric",
+        claim: "a whole call goes through the relay where both sides are symmetric",
+        needs: &[],
+        run: variants::with_media,
+    },
+    Scenario {
+        name: "nat-tls-alone",
+        claim: "a call gets out of a home that lets out TLS to port 443 alone",
+        needs: &[],
+        run: variants::nothing_else,
+    },
+    Scenario {
+        name: "nat-families",
+        claim: "homes with IPv6 alone or beside IPv4 meet over IPv6 where they can, else by the relay",
+        needs: &[],
+        run: variants::over_ipv6,
     },
     Scenario {
         name: "nat-one-home",

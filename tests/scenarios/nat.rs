@@ -124,7 +124,7 @@ fn is_luck(one: Option<Nat>, other: Option<Nat>) -> bool {
 
 /// How two peers reached each other, as the internet saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Path {
+pub(super) enum Path {
     Direct,
     Relayed,
 }
@@ -247,7 +247,7 @@ impl Scene {
 }
 
 /// What a client finds out about a home.
-fn expected(nat: Option<Nat>) -> Verdict {
+pub(super) fn expected(nat: Option<Nat>) -> Verdict {
     match nat {
         None => Verdict::Open,
         Some(nat) if nat.outbound != Outbound::Everything => Verdict::NoUdp,

@@ -101,8 +101,8 @@ impl Relay {
         let ready = process.wait_for("its ready line", Mark::START, Deadline::after(PATIENCE), |line| {
             serde_json::from_str::<Line>(line).context("not a ready line").map(|line| Some(line.ready))
         })?;
-        let [udp] = ready.udp;
-        let [tcp] = ready.tcp;
+        let udp = *ready.udp.first().context("it serves no UDP")?;
+        let tcp = *ready.tcp.first().context("it serves no TCP")?;
         let (tls, dtls) = (ready.tls.first().copied(), ready.dtls.first().copied());
         Ok(Self { process, udp, tcp, tls, dtls, metrics: ready.metrics, host: host.clone() })
     }
@@ -182,8 +182,8 @@ struct Line {
 
 #[derive(Deserialize)]
 struct Ready {
-    udp: [SocketAddr; 1],
-    tcp: [SocketAddr; 1],
+    udp: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
     #[serde(default)]
     tls: Vec<SocketAddr>,
     #[serde(default)]
