@@ -444,6 +444,12 @@ pub static ALL: &[Scenario] = &[
         run: variants::over_ipv6,
     },
     Scenario {
+        name: "nat-ordinary-user",
+        claim: "whoever is not root has a lab too, or is told which setting forbids it",
+        needs: &[],
+        run: lab::for_an_ordinary_user,
+    },
+    Scenario {
         name: "nat-one-home",
         claim: "what two people in one home show each other does not leave it",
         needs: &[],

@@ -29,6 +29,12 @@ impl Context {
         Self { folder, ..self.clone() }
     }
 
+    /// Where our programs are.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// Where logs and recordings go.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 
 use super::namespace::Namespace;
 
@@ -40,6 +40,9 @@ pub fn enclose() -> Result<()> {
     if outer_process().is_ok() {
         return Ok(());
     }
+    if !has_them() && !can_be_had() {
+        return Err(refusal().unwrap_or_else(|| anyhow!(NO_REASON)));
+    }
     let me = std::env::current_exe().context("asking where this program is")?;
     let mut command = Command::new("unshare");
     if !has_them() {
@@ -71,6 +74,11 @@ const IN_USER_NAMESPACE: &str = "FARCALL_LAB_USER_NAMESPACE";
 /// Fails with what to do about it if networks cannot be made.
 pub fn check() -> Result<()> {
     let Err(error) = Namespace::new() else { return Ok(()) };
+    Err(refusal().unwrap_or_else(|| error.context(NO_REASON)))
+}
+
+/// The setting that is in the way, if there is one.
+fn refusal() -> Option<Error> {
     let setting = |path: &str, bad: &str| {
         let value = std::fs::read_to_string(path).unwrap_or_default();
         let name = path.trim_start_matches("/proc/sys/").replace('/', ".");
@@ -93,13 +101,11 @@ pub fn check() -> Result<()> {
     .into_iter()
     .flatten()
     .next();
-    match reason {
-        Some(reason) => bail!("the lab cannot make networks: {reason}"),
-        None => Err(error.context(
-            "the lab cannot make networks: run as root, or let unshare(2) through (in a container: --privileged)",
-        )),
-    }
+    reason.map(|reason| anyhow!("the lab cannot make networks: {reason}"))
 }
+
+const NO_REASON: &str =
+    "the lab cannot make networks: run as root, or let unshare(2) through (in a container: --privileged)";
 
 fn can_be_had() -> bool {
     let arguments = ["--user", "--map-root-user", "--net", "true"];
