@@ -1,11 +1,12 @@
 //! The running program: binds, starts the workers, says where it listens, and ends when asked.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rand::SeedableRng;
@@ -15,6 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::auth::{Authenticator, NonceKey};
@@ -184,6 +186,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
         let instruments = Instruments { workers: Arc::clone(crew.metrics()), process, readiness };
         helpers.spawn(while_ours(is_ready.clone(), telemetry::serve_metrics(listener, instruments)));
     }
+    let mut operators = JoinSet::new();
     if let Some(listener) = admin_listener {
         let service = admin::Service {
             crew: crew.clone(),
@@ -193,7 +196,8 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
             metrics: process,
             started_at,
         };
-        helpers.spawn(while_ours(is_ready.clone(), admin::serve(listener, service, admin_token, is_ready)));
+        let served = admin::serve(listener, service, admin_token, is_ready.clone());
+        operators.spawn(while_ours(is_ready, served));
     }
     let operation = Operation { crew, reloader, readiness, events, successors: JoinSet::new() };
     // Open until the very end, by which a successor knows that it has come.
@@ -207,6 +211,8 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
     if successor.is_none() {
         notify::tell("STOPPING=1");
     }
+    let _ = timeout(LAST_WORDS, operators.join_next()).await;
+    operators.shutdown().await;
     helpers.shutdown().await;
     // The last records are written once no worker is left to report.
     let stopped = fleet.stop();
@@ -248,9 +254,14 @@ fn upgrade_listener(path: &Path, other: Option<OwnedFd>) -> anyhow::Result<UnixL
 
 /// Until another process listens there instead.
 async fn while_ours(mut readiness: watch::Receiver<Readiness>, served: impl Future<Output = ()>) {
+    let handed_over = async {
+        if readiness.wait_for(|readiness| *readiness == Readiness::HandedOver).await.is_err() {
+            pending::<()>().await;
+        }
+    };
     tokio::select! {
         () = served => {}
-        _ = readiness.wait_for(|readiness| *readiness == Readiness::HandedOver) => {}
+        () = handed_over => {}
     }
 }
 
@@ -283,6 +294,8 @@ impl Predecessor {
     }
 }
 
+/// How long operators may take for their last answers.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 const METRICS: &str = "metrics";
 const ADMIN: &str = "admin";
 const UPGRADE: &str = "upgrade";
@@ -577,7 +590,7 @@ fn recheck(config: &Config, addresses: &Addresses) -> impl Future<Output = ()> +
     };
     async move {
         match known.is_empty() {
-            true => std::future::pending().await,
+            true => pending().await,
             false => external::watch(servers, known).await,
         }
     }

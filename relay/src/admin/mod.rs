@@ -135,6 +135,8 @@ pub async fn serve(
         .add_service(InterceptedService::new(v1, check.clone()))
         .add_service(InterceptedService::new(v1alpha, check.clone()))
         .add_service(InterceptedService::new(RelayAdminServiceServer::new(service), check));
+    let mut until = readiness.clone();
+    let over = async move { while until.changed().await.is_ok() {} };
     let report = async {
         loop {
             let is_ready = *readiness.borrow_and_update() == Readiness::Serving;
@@ -153,11 +155,14 @@ pub async fn serve(
             }
         }
     };
+    // Whoever asked for the end is to have the answer.
     let served = async {
         match listener {
-            Listener::Tcp(listener, _) => routes.serve_with_incoming(TcpListenerStream::new(listener)).await,
+            Listener::Tcp(listener, _) => {
+                routes.serve_with_incoming_shutdown(TcpListenerStream::new(listener), over).await
+            }
             Listener::Unix(listener, _) => {
-                routes.serve_with_incoming(UnixListenerStream::new(listener)).await
+                routes.serve_with_incoming_shutdown(UnixListenerStream::new(listener), over).await
             }
         }
     };

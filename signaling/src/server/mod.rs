@@ -11,7 +11,7 @@ mod reload;
 mod sweeper;
 mod tls;
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tonic_health::ServingStatus;
 use tracing::{info, warn};
@@ -144,8 +144,16 @@ async fn run_on<B: Backplane>(
             let (metrics, draining) = (metrics.clone(), draining.clone());
             let mut operators =
                 Connections::new(bounds, entrance(), answer, limits.clone(), metrics, draining);
-            let serving = async move { operators.accept_until(&listener, pending()).await };
-            Some(Owned(tokio::spawn(serving)))
+            let (over, is_over) = oneshot::channel::<()>();
+            let serving = async move {
+                operators
+                    .accept_until(&listener, async {
+                        let _ = is_over.await;
+                    })
+                    .await;
+                operators.drain(LAST_WORDS).await;
+            };
+            Some((over, Owned(tokio::spawn(serving))))
         }
         None => None,
     };
@@ -170,7 +178,12 @@ async fn run_on<B: Backplane>(
     info!(connections_cut = cut, "Stopped");
     // What ended just now is for the other nodes to know.
     let _ = tokio::time::timeout(LAST_WORDS, context.backplane.sweep()).await;
-    drop((sweeper, metrics_task, admin, reloading));
+    if let Some((over, mut operators)) = admin {
+        drop(over);
+        // Whoever asked for the drain is to have its answer.
+        let _ = (&mut operators.0).await;
+    }
+    drop((sweeper, metrics_task, reloading));
     exporting.finish().await;
     Ok(())
 }
@@ -197,5 +210,5 @@ impl Drop for Owned {
 
 /// Connections of operators at once.
 const MAX_OPERATORS: usize = 64;
-/// How long the store may take to be told of the last streams.
+/// How long the store may take to be told of the last streams, and operators to take their answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
