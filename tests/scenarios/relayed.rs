@@ -79,7 +79,8 @@ fn agree(verb: &str, peers: Traffic, relay: Traffic) -> Result<String> {
 }
 
 /// A peer counts until it prints; the relay counts what comes after that, too.
-const TOLERANCE_PERCENT: u64 = 2;
+/// On a busy machine more is under way when one of them hangs up.
+const TOLERANCE_PERCENT: u64 = 5;
 
 pub(super) fn wrong_password(ctx: &Context) -> Result<Evidence> {
     let settings = Settings { turn_secret: "not-the-secret-of-the-relay", ..Settings::default() };
