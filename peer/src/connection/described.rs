@@ -100,6 +100,21 @@ pub(super) fn without_directions(sdp: &str) -> String {
     sdp.lines().map(line).flat_map(|line| [line, "\r\n"]).collect()
 }
 
+/// Whether we are to wait for the other side's DTLS handshake, where this description of it decides that.
+pub(super) fn leaves_us_passive(sdp: &str) -> Option<bool> {
+    sdp.lines().find_map(|line| match line.trim_end() {
+        "a=setup:active" => Some(true),
+        "a=setup:passive" => Some(false),
+        _ => None,
+    })
+}
+
+/// The same answer as one who waits for that handshake. The engine answers as if it began another, whoever began the
+/// one that holds; browsers refuse an answer that swaps the roles (RFC 8842, section 5.5).
+pub(super) fn waiting_for_handshake(sdp: &str) -> String {
+    sdp.replace("a=setup:active", "a=setup:passive")
+}
+
 /// A section whose port is 0 was refused or has ended.
 fn section(media: &str) -> Option<Section> {
     let mut words = media.split(' ');

@@ -103,6 +103,8 @@ pub(crate) struct Connection {
     keypad: Arc<Keypad>,
     /// What the other side says that it sends.
     described: watch::Sender<Described>,
+    /// Whether the other side began the DTLS handshake.
+    passive: AtomicBool,
     receivers: Receivers,
     /// Readers and writers of the channel.
     tasks: JoinSet<()>,
@@ -198,6 +200,7 @@ impl Connection {
             key_frame_wanted,
             keypad,
             described,
+            passive: AtomicBool::new(false),
             receivers,
             tasks,
             happenings,
@@ -243,7 +246,10 @@ impl Connection {
             let offer = self.described.borrow().clone();
             self.direct(Some(&offer)).await?;
             let answer = self.engine.create_answer(None).await?;
-            let sdp = Greetings::announce(&answer.sdp);
+            let mut sdp = Greetings::announce(&answer.sdp);
+            if self.passive.load(Relaxed) {
+                sdp = described::waiting_for_handshake(&sdp);
+            }
             self.changed.store(false, Relaxed);
             self.engine.set_local_description(answer).await?;
             Ok(LinkEvent::AnswerMade { sdp })
@@ -306,6 +312,9 @@ impl Connection {
         self.tones.read(sdp);
         self.greetings.read(sdp);
         self.described.send_replace(Described::read(sdp));
+        if let Some(passive) = described::leaves_us_passive(sdp) {
+            self.passive.store(passive, Relaxed);
+        }
         // Some put their candidates into the description.
         let lines = sdp.lines().filter_map(|line| line.strip_prefix("a="));
         for address in lines.filter_map(candidate::address) {

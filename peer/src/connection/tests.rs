@@ -46,6 +46,26 @@ async fn an_offer_has_both_kinds_of_media_and_the_channel() {
 }
 
 #[tokio::test]
+async fn whoever_began_the_handshake_stays_who_began_it() {
+    let (happenings, _kept) = mpsc::unbounded_channel();
+    let (first, second) = (connection(&happenings).await, connection(&happenings).await);
+    // Each offers in turn, the first one twice in the end; the one who answered first has begun.
+    for (round, (offering, answering)) in
+        [(&first, &second), (&second, &first), (&first, &second), (&second, &first)].into_iter().enumerate()
+    {
+        let LinkEvent::OfferMade { sdp } = offering.create_offer(false).await else { panic!("no offer") };
+        assert_eq!(answering.set_remote_offer(sdp).await, LinkEvent::RemoteSet);
+        let LinkEvent::AnswerMade { sdp } = answering.create_answer().await else { panic!("no answer") };
+        let (says, not) = if round % 2 == 0 { ("active", "passive") } else { ("passive", "active") };
+        assert!(sdp.contains(&format!("a=setup:{says}")), "{round}: {sdp}");
+        assert!(!sdp.contains(&format!("a=setup:{not}")), "{round}: {sdp}");
+        assert_eq!(offering.set_remote_answer(sdp).await, LinkEvent::RemoteSet);
+    }
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test]
 async fn an_own_offer_is_taken_back_for_another() {
     let (happenings, _kept) = mpsc::unbounded_channel();
     let (polite, other) = (connection(&happenings).await, connection(&happenings).await);
