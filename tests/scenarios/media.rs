@@ -47,7 +47,7 @@ pub(super) fn formats(ctx: &Context) -> Result<Evidence> {
 }
 
 /// Makes a file with `ffmpeg`.
-fn encode(ctx: &Context, input: &str, output: &[&str], name: &str) -> Result<PathBuf> {
+pub(super) fn encode(ctx: &Context, input: &str, output: &[&str], name: &str) -> Result<PathBuf> {
     let path = ctx.folder().join(name);
     let status = Command::new("ffmpeg")
         .args(["-hide_banner", "-loglevel", "error", "-y", "-f", "lavfi", "-i", input])

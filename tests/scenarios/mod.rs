@@ -336,6 +336,18 @@ pub static ALL: &[Scenario] = &[
         run: media::live_in_a_page,
     },
     Scenario {
+        name: "page-peer-tracks",
+        claim: "what farcall-peer begins and ends to send during a call, a page shows and no longer shows",
+        needs: &[Tool::ChromeDriver, Tool::Chromium, Tool::Ffmpeg],
+        run: browser::tracks_of_the_peer,
+    },
+    Scenario {
+        name: "page-tracks-recorded",
+        claim: "a page's camera, off and on again, and its screen are recorded by farcall-peer, each in its file",
+        needs: &[Tool::ChromeDriver, Tool::Chromium, Tool::Ffprobe],
+        run: browser::tracks_of_the_page,
+    },
+    Scenario {
         name: "page-screen-share",
         claim: "a screen is shared beside the camera, and taken away again",
         needs: &[Tool::ChromeDriver, Tool::Chromium],

@@ -112,6 +112,12 @@ pub enum EventKind {
         cpu_seconds: f64,
     },
     Stats(Box<Stats>),
+    StatsReport {
+        report: Vec<serde_json::Value>,
+    },
+    TrackEnded {
+        kind: String,
+    },
     Ended {
         reason: String,
     },

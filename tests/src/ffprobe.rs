@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// The one stream of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     /// `vp8`, `opus`.
     pub codec: String,
@@ -15,6 +15,8 @@ pub struct Probe {
     pub frames: u64,
     /// Width and height, for pictures.
     pub size: Option<(u32, u32)>,
+    /// How long it lasts, where the container tells.
+    pub seconds: Option<f64>,
 }
 
 impl Probe {
@@ -22,7 +24,7 @@ impl Probe {
     pub fn of(file: &Path) -> Result<Self> {
         let output = Command::new("ffprobe")
             .args(["-v", "error", "-count_frames", "-of", "json", "-show_entries"])
-            .arg("stream=codec_name,width,height,nb_read_frames")
+            .arg("stream=codec_name,width,height,nb_read_frames:format=duration")
             .arg(file)
             .output()
             .context("running ffprobe")?;
@@ -40,13 +42,22 @@ impl Probe {
         };
         let frames =
             stream.nb_read_frames.as_deref().unwrap_or("0").parse().context("no number of frames")?;
-        Ok(Self { codec: stream.codec_name.clone(), frames, size: stream.width.zip(stream.height) })
+        let seconds = answer.format.and_then(|format| format.duration);
+        let seconds = seconds.map(|seconds| seconds.parse()).transpose().context("no duration")?;
+        Ok(Self { codec: stream.codec_name.clone(), frames, size: stream.width.zip(stream.height), seconds })
     }
 }
 
 #[derive(Deserialize)]
 struct Answer {
     streams: Vec<Stream>,
+    format: Option<Format>,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    /// A string, too.
+    duration: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,11 +75,12 @@ mod tests {
 
     #[test]
     fn frames_codec_and_size_are_read() {
-        let json = br#"{"programs":[],"streams":[{"codec_name":"vp8","width":320,"height":180,"nb_read_frames":"75"}]}"#;
-        let probe = Probe { codec: "vp8".to_owned(), frames: 75, size: Some((320, 180)) };
+        let json = br#"{"programs":[],"streams":[{"codec_name":"vp8","width":320,"height":180,"nb_read_frames":"75"}],"format":{"duration":"5.0"}}"#;
+        let probe = Probe { codec: "vp8".to_owned(), frames: 75, size: Some((320, 180)), seconds: Some(5.0) };
         assert_eq!(Probe::parse(json).unwrap(), probe);
         let json = br#"{"streams":[{"codec_name":"opus","nb_read_frames":"250"}]}"#;
-        assert_eq!(Probe::parse(json).unwrap(), Probe { codec: "opus".to_owned(), frames: 250, size: None });
+        let probe = Probe { codec: "opus".to_owned(), frames: 250, size: None, seconds: None };
+        assert_eq!(Probe::parse(json).unwrap(), probe);
     }
 
     #[test]

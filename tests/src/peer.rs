@@ -66,6 +66,20 @@ impl Call {
         self
     }
 
+    /// Changing what it sends when it is told so.
+    #[must_use]
+    pub fn taking_commands(mut self) -> Self {
+        self.verb.extend(args!["--commands"]);
+        self
+    }
+
+    /// Telling every so often what the connection has carried.
+    #[must_use]
+    pub fn counting(mut self, every: Duration) -> Self {
+        self.verb.extend(args!["--stats", format!("{}ms", every.as_millis())]);
+        self
+    }
+
     /// With a bearer token.
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
@@ -244,6 +258,38 @@ impl Peer {
     pub fn hears(&self, wanted: &str) -> Result<()> {
         self.wait(&format!("the text \"{wanted}\""), |event| {
             matches!(event, EventKind::Text { text } if text == wanted).then_some(())
+        })
+    }
+
+    /// Waits until the other side sends another track of this kind, after `from`; returns its codec.
+    pub fn track(&self, from: Mark, wanted: &str) -> Result<String> {
+        self.wait_from(from, &format!("a {wanted} track"), |event| {
+            let EventKind::Track { kind, codec } = event else { return None };
+            (kind == wanted).then_some(codec)
+        })
+    }
+
+    /// Waits until the other side ends a track of this kind, after `from`, and it is recorded.
+    pub fn track_recorded(&self, from: Mark, wanted: &str) -> Result<Recorded> {
+        self.wait_from(from, &format!("the end of a {wanted} track"), |event| {
+            matches!(event, EventKind::TrackEnded { kind } if kind == wanted).then_some(())
+        })?;
+        self.wait_from(from, &format!("a recording of {wanted}"), |event| {
+            let EventKind::Recorded(recorded) = event else { return None };
+            (recorded.kind == wanted).then_some(recorded)
+        })
+    }
+
+    /// Waits until `--stats` tells, after `from`, of a stream that fits; returns what `pick` makes of it.
+    pub fn counts<T>(
+        &self,
+        from: Mark,
+        what: &str,
+        mut pick: impl FnMut(&serde_json::Value) -> Option<T>,
+    ) -> Result<T> {
+        self.wait_from(from, what, |event| {
+            let EventKind::StatsReport { report } = event else { return None };
+            report.iter().find_map(&mut pick)
         })
     }
 

@@ -4,6 +4,7 @@
 
 mod media;
 mod secured;
+mod tracks;
 mod trouble;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::json;
 
 pub(super) use self::media::{relayed_tcp, relayed_tls, relayed_udp, screen, tones, tones_with_peer};
 pub(super) use self::secured::https_and_tokens;
+pub(super) use self::tracks::{of_the_page as tracks_of_the_page, of_the_peer as tracks_of_the_peer};
 pub(super) use self::trouble::{
     camera_refused, offline, relay_restarted, signaling_killed, third_page_refused,
 };
