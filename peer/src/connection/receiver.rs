@@ -183,7 +183,7 @@ impl Reader {
         track: &dyn TrackRemote,
         described: &mut watch::Receiver<Described>,
     ) -> bool {
-        let mut reorder = Reorder::new();
+        let mut reorder = Reorder::new(patience(self.kind));
         loop {
             let due = reorder.poll_timeout();
             let (kind, source) = (self.kind, self.key_frames.ssrc);
@@ -195,7 +195,7 @@ impl Reader {
                         let codec = self.desk.described.borrow().codec(packet.header.payload_type);
                         switched = codec.filter(|codec| *codec != self.codec);
                         if switched.is_some() {
-                            reorder = Reorder::new();
+                            reorder = Reorder::new(patience(self.kind));
                         }
                         let (sequence, timestamp) = (packet.header.sequence_number, packet.header.timestamp);
                         self.key_frames.ssrc = packet.header.ssrc;
@@ -276,6 +276,15 @@ impl Reader {
             }
         };
         self.desk.tell(Happening::Tell(event));
+    }
+}
+
+/// How long to wait for what is missing. Pictures are asked for again, every 100 ms: time for that to be lost once or twice, and
+/// for a round trip of 200 ms. Nobody repeats sound.
+fn patience(kind: MediaKind) -> Duration {
+    match kind {
+        MediaKind::Video => Duration::from_millis(600),
+        MediaKind::Audio => Duration::from_millis(200),
     }
 }
 

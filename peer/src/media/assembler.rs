@@ -72,8 +72,12 @@ impl Assembler {
         let Some(piece) = piece else { return Assembly::Pending };
         let begins = match &piece {
             Piece::Part { begins, .. } => *begins,
-            // Units do not tell; the first of a new time is the first of a frame.
-            Piece::Unit { .. } | Piece::Units(_) => !self.begun || self.timestamp != at,
+            // Units do not tell; the first of a new time is the first of a frame, unless what was before it is lost.
+            Piece::Unit { .. } | Piece::Units(_) => {
+                let is_first = !self.begun || self.timestamp != at;
+                let unsure = self.needs_key_frame || !self.started;
+                is_first && (!unsure || h264::may_begin_picture(&piece))
+            }
             Piece::More(_) => false,
         };
         if begins {
@@ -187,6 +191,25 @@ mod tests {
         assert_eq!(done, Assembly::Frame { at: 9, data, dimensions: None });
         // The beginning of a fragment never came.
         assert_eq!(assembler.handle_packet(10, true, false, &[0x7c, 0x41, 4]), Assembly::NeedsKeyFrame);
+    }
+
+    #[test]
+    fn a_key_frame_without_its_first_slice_is_none() {
+        let parameters: &[u8] = &[
+            0x78, 0, 25, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0,
+            3, 0, 0x1e, 0x0f, 0x16, 0x2e, 0x48, 0, 2, 0x68, 0xcb,
+        ];
+        let (first, second) = (&[0x65, 0x88, 1][..], &[0x65, 0x41, 2][..]);
+        let mut assembler = Assembler::new(Codec::H264);
+        let mut take = |at, marker, lost, payload| assembler.handle_packet(at, marker, lost, payload);
+        assert_eq!(take(0, false, false, parameters), Assembly::Pending);
+        assert_eq!(take(0, false, false, first), Assembly::Pending);
+        assert!(matches!(take(0, true, false, second), Assembly::Frame { dimensions: Some((640, 360)), .. }));
+        // The parameters have not changed, but the upper half of the picture is gone; and then one that is whole.
+        assert_eq!(take(1, false, true, second), Assembly::NeedsKeyFrame);
+        assert_eq!(take(1, true, false, second), Assembly::NeedsKeyFrame);
+        assert_eq!(take(2, false, true, first), Assembly::Pending);
+        assert!(matches!(take(2, true, false, second), Assembly::Frame { .. }));
     }
 
     proptest! {

@@ -1,6 +1,8 @@
 //! A clip to send: its frames with the time of each, read and checked before the call begins.
 
+use std::fmt;
 use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,8 +32,11 @@ pub struct Clip {
 impl Clip {
     /// Reads a file: VP8 or VP9 in IVF, H.264 as a byte stream (Annex B), Opus in Ogg, or WAV, which is encoded.
     pub fn load(kind: MediaKind, path: &Path) -> Result<Arc<Self>, Failure> {
-        let bytes = fs::read(path)
-            .map_err(|error| Failure::new(Reason::BadMedia, format!("{}: {error}", path.display())))?;
+        let file_type = fs::metadata(path).map_err(|error| bad(path, error))?.file_type();
+        if file_type.is_char_device() || file_type.is_block_device() {
+            return Err(bad(path, "a device, and no file with an end"));
+        }
+        let bytes = fs::read(path).map_err(|error| bad(path, error))?;
         Self::read(kind, path, bytes.into())
     }
 
@@ -45,14 +50,19 @@ impl Clip {
     }
 
     fn read(kind: MediaKind, path: &Path, bytes: Bytes) -> Result<Arc<Self>, Failure> {
+        if bytes.is_empty() {
+            return Err(bad(path, "the file is empty"));
+        }
         let read = match kind {
             MediaKind::Video if h264::is_byte_stream(&bytes) => h264::read(&bytes),
             MediaKind::Video => ivf::read(&bytes),
             MediaKind::Audio if bytes.starts_with(b"RIFF") => wav::read(&bytes),
             MediaKind::Audio => ogg::read(&bytes),
         };
-        let clip =
-            read.map_err(|error| Failure::new(Reason::BadMedia, format!("{}: {error}", path.display())))?;
+        let clip = read.map_err(|error| bad(path, error))?;
+        if !clip.frames.first().is_some_and(|first| clip.codec.is_key_frame(&first.data)) {
+            return Err(bad(path, "the first picture leans on others, which are not there"));
+        }
         Ok(Arc::new(clip))
     }
 
@@ -73,6 +83,10 @@ impl Clip {
     pub fn seconds(&self) -> f64 {
         self.length as f64 / f64::from(clock_rate(self.codec.kind()))
     }
+}
+
+fn bad(path: &Path, what: impl fmt::Display) -> Failure {
+    Failure::new(Reason::BadMedia, format!("{}: {what}", path.display()))
 }
 
 #[cfg(test)]

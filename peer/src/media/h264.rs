@@ -71,6 +71,26 @@ pub(super) fn is_byte_stream(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0, 0, 1]) || bytes.starts_with(&START_CODE)
 }
 
+/// Whether a unit of this type, with this byte behind its header, may be the first of a picture: parameters and the
+/// like, or a slice that holds the first macroblock, since ue(0) is a single bit.
+fn may_begin(kind: u8, behind: Option<&u8>) -> bool {
+    if SLICES.contains(&kind) { behind.is_some_and(|byte| byte & 0x80 != 0) } else { (6..=9).contains(&kind) }
+}
+
+/// Whether what a packet brings may be the beginning of a picture.
+pub(super) fn may_begin_picture(piece: &Piece<'_>) -> bool {
+    let (header, behind) = match piece {
+        Piece::Unit { header: Some(header), data } => (Some(header), data.first()),
+        Piece::Unit { header: None, data: unit } => (unit.first(), unit.get(1)),
+        Piece::Units(units) => {
+            let first = units.first().copied().unwrap_or_default();
+            (first.first(), first.get(1))
+        }
+        Piece::Part { .. } | Piece::More(_) => (None, None),
+    };
+    header.is_some_and(|header| may_begin(header & TYPE, behind))
+}
+
 /// Reads a whole byte stream, which knows no times: pictures come at the rate that its parameters tell, or 30 a second.
 pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     if !is_byte_stream(bytes) {
@@ -79,6 +99,9 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     let Some(first) = parameters(bytes) else {
         return Err(BadFile { what: "no sequence parameters that can be read", offset: 0 });
     };
+    if !units(bytes).any(|unit| kind(unit) == Some(PICTURE_PARAMETERS)) {
+        return Err(BadFile { what: "no picture parameters", offset: 0 });
+    }
     let interval = interval(&first);
     let mut pictures = Pictures::default();
     for unit in units(bytes) {
@@ -118,11 +141,8 @@ struct Pictures {
 impl Pictures {
     fn add(&mut self, unit: &[u8]) {
         let Some(kind) = kind(unit) else { return };
-        let is_slice = (1..=5).contains(&kind);
-        // A slice begins a picture if it holds its first macroblock: ue(0) is a single bit.
-        let begins =
-            if is_slice { unit.get(1).is_some_and(|byte| byte & 0x80 != 0) } else { (6..=9).contains(&kind) };
-        if begins && self.has_slice {
+        let is_slice = SLICES.contains(&kind);
+        if may_begin(kind, unit.get(1)) && self.has_slice {
             self.done.push(self.current.split().freeze());
             self.has_slice = false;
         }
@@ -134,7 +154,8 @@ impl Pictures {
                 append(&mut self.current, None, &self.picture);
                 append(&mut self.current, None, unit);
             }
-            DELIMITER | FILLER => {}
+            // What has no meaning in a file would have one in packets.
+            DELIMITER | FILLER | 0 | AGGREGATE.. => {}
             _ => append(&mut self.current, None, unit),
         }
         self.has_slice |= is_slice;
@@ -206,6 +227,7 @@ fn kind(unit: &[u8]) -> Option<u8> {
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 /// Of a unit, table 7-1.
 const TYPE: u8 = 0x1f;
+const SLICES: std::ops::RangeInclusive<u8> = 1..=5;
 const IDR: u8 = 5;
 const SEQUENCE_PARAMETERS: u8 = 7;
 const PICTURE_PARAMETERS: u8 = 8;
@@ -243,7 +265,9 @@ mod tests {
     #[test]
     fn a_stream_falls_into_pictures_and_each_key_frame_has_its_parameters() {
         let (key, delta, second_slice) = (&[0x65, 0x88, 1][..], &[0x41, 0x9a, 2][..], &[0x41, 0x41, 3][..]);
-        let bytes = stream(&[&[9, 0xf0], SPS, PPS, key, &[9, 0xf0], delta, second_slice, delta, key]);
+        // Among them one that would be taken for an aggregate, were it sent.
+        let bytes =
+            stream(&[&[9, 0xf0], SPS, PPS, key, &[9, 0xf0], delta, second_slice, &[0x78, 1], delta, key]);
         let clip = read(&bytes).unwrap();
         let with_parameters = stream(&[SPS, PPS, key]);
         let pictures: Vec<&Bytes> = clip.frames.iter().map(|frame| &frame.data).collect();
@@ -260,6 +284,7 @@ mod tests {
         for (bytes, what) in [
             (&b"RIFF"[..], "no start code"),
             (&[0, 0, 1, 0x65, 0x88], "no sequence parameters"),
+            (&stream(&[SPS, &[0x65, 0x88, 1]]), "no picture parameters"),
             (&stream(&[SPS, PPS, &[0x41, 0x9a]]), "leans on no other"),
         ] {
             let error = read(&Bytes::copy_from_slice(bytes)).unwrap_err().to_string();
@@ -291,7 +316,7 @@ mod tests {
         #[test]
         fn no_parameters_panic(behind in prop::collection::vec(any::<u8>(), 0..60)) {
             let sps = [SPS.get(..4).unwrap_or_default(), &behind].concat();
-            let _ = parameters(&stream(&[&sps]));
+            let _ = dimensions(&stream(&[&sps, &[0x65, 0x88]]));
         }
     }
 }

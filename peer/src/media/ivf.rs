@@ -42,7 +42,8 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
             .checked_sub(*first.get_or_insert(timestamp))
             .ok_or(BadFile { what: "a frame is earlier than the first", offset })?;
         let at = u128::from(since) * u128::from(scale) * u128::from(VIDEO_CLOCK) / u128::from(rate);
-        let at = u64::try_from(at).map_err(|_| BadFile { what: "a time is out of range", offset })?;
+        let at = u64::try_from(at).ok().filter(|at| *at <= LATEST);
+        let at = at.ok_or(BadFile { what: "a time is out of range", offset })?;
         if frames.last().is_some_and(|last| at <= last.at) {
             return Err(BadFile { what: "a frame is not later than the one before", offset });
         }
@@ -121,6 +122,8 @@ const FRAME_HEADER_BYTES: usize = 12;
 const LENGTH_OFFSET: u64 = 24;
 /// A clip of one frame shows it for a second.
 const SINGLE_FRAME: u64 = VIDEO_CLOCK as u64;
+/// A year: who waits longer for a picture has a broken file.
+const LATEST: u64 = VIDEO_CLOCK as u64 * 365 * 24 * 3600;
 
 #[cfg(test)]
 mod tests {
@@ -163,6 +166,14 @@ mod tests {
         let file = written(&[(0, b"one"), (6000, b"two")]);
         let cut = file.slice(..file.len() - 1);
         assert_eq!(read(&cut), Err(BadFile { what: "a frame is cut off", offset: 32 + 12 + 3 + 12 }));
+    }
+
+    #[test]
+    fn a_time_that_nobody_waits_for_is_refused_with_its_place() {
+        for broken in [1 << 62, 1 << 50] {
+            let file = written(&[(0, b"one"), (broken, b"two")]);
+            assert_eq!(read(&file), Err(BadFile { what: "a time is out of range", offset: 32 + 12 + 3 }));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 /// See the module. `P` is a packet.
 #[derive(Debug)]
 pub(crate) struct Reorder<P> {
+    patience: Duration,
     held: BTreeMap<u64, Held<P>>,
     /// The sequence number to hand out next, without wrapping.
     next: Option<u64>,
@@ -31,8 +32,9 @@ pub(crate) struct InOrder<P> {
 }
 
 impl<P> Reorder<P> {
-    pub(crate) fn new() -> Self {
-        Self { held: BTreeMap::new(), next: None, last_timestamp: None }
+    /// One that waits for so long.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { patience, held: BTreeMap::new(), next: None, last_timestamp: None }
     }
 
     pub(crate) fn handle_packet(&mut self, now: Instant, sequence: u16, timestamp: u32, packet: P) {
@@ -54,7 +56,7 @@ impl<P> Reorder<P> {
         let next = self.next?;
         let (&sequence, first) = self.held.first_key_value()?;
         let lost = sequence != next;
-        if lost && now.saturating_duration_since(first.since) < PATIENCE && self.held.len() < MOST_HELD {
+        if lost && now.saturating_duration_since(first.since) < self.patience && self.held.len() < MOST_HELD {
             return None;
         }
         let Held { packet, timestamp, .. } = self.held.remove(&sequence)?;
@@ -67,7 +69,7 @@ impl<P> Reorder<P> {
 
     /// When a packet will be handed out although some before it never came.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.held.first_key_value().map(|(_, first)| first.since + PATIENCE)
+        self.held.first_key_value().map(|(_, first)| first.since + self.patience)
     }
 }
 
@@ -84,8 +86,6 @@ fn unwrap(reference: u64, value: u64, modulus: u64) -> Option<u64> {
 /// So that packets from before the first one have a number too.
 const FIRST: u64 = 1 << 16;
 const FIRST_TIMESTAMP: u64 = 1 << 32;
-/// Time for a lost packet to be asked for and to come again.
-const PATIENCE: Duration = Duration::from_millis(200);
 const MOST_HELD: usize = 512;
 const FARTHEST_JUMP: u64 = 4096;
 
@@ -96,12 +96,14 @@ mod tests {
     use super::*;
     use crate::clock;
 
+    const PATIENCE: Duration = Duration::from_millis(200);
+
     fn sequences(reorder: &mut Reorder<u16>, now: Instant) -> Vec<(u16, bool)> {
         std::iter::from_fn(|| reorder.poll(now)).map(|ready| (ready.packet, ready.lost)).collect()
     }
 
     fn filled(now: Instant, order: &[u16]) -> Reorder<u16> {
-        let mut reorder = Reorder::new();
+        let mut reorder = Reorder::new(PATIENCE);
         for sequence in order {
             reorder.handle_packet(now, *sequence, u32::from(*sequence), *sequence);
         }
@@ -138,7 +140,7 @@ mod tests {
     #[test]
     fn timestamps_go_on_where_they_wrap() {
         let now = clock::now();
-        let mut reorder = Reorder::new();
+        let mut reorder = Reorder::new(PATIENCE);
         reorder.handle_packet(now, 1, u32::MAX - 10, ());
         reorder.handle_packet(now, 2, 89, ());
         let stamps: Vec<_> = std::iter::from_fn(|| reorder.poll(now)).map(|ready| ready.timestamp).collect();
@@ -154,7 +156,7 @@ mod tests {
             let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
             for window in indices[1..].chunks_mut(8) { window.shuffle(&mut rng); }
             let now = clock::now();
-            let mut reorder = Reorder::new();
+            let mut reorder = Reorder::new(PATIENCE);
             for index in &indices {
                 reorder.handle_packet(now, start.wrapping_add(*index), 0, *index);
             }
