@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use super::Interrupts;
@@ -14,16 +15,22 @@ use crate::cli::{self, Common};
 use crate::clock;
 use crate::connection::Message;
 use crate::failure::{Failure, Reason};
-use crate::media::{Feed, Feeds};
+use crate::media::{Feed, Feeds, Source};
 use crate::peer::{Config, Peer};
 use crate::report::{Event, MediaKind, Reporter};
 
 /// Runs until the call is over, somebody interrupts, or it fails.
 pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
-    let feeds = Feeds {
-        video: Feed::open(MediaKind::Video, &call.video)?,
-        audio: Feed::open(MediaKind::Audio, &call.audio)?,
+    let mut openings = Openings::default();
+    openings.open(MediaKind::Video, call.video.clone());
+    openings.open(MediaKind::Audio, call.audio.clone());
+    let feeds = tokio::select! {
+        feeds = openings.all() => feeds?,
+        reason = interrupts.next() => {
+            reporter.event(&Event::Ended { reason: reason.to_owned() });
+            return Ok(());
+        }
     };
     let config = Config {
         feeds,
@@ -55,10 +62,15 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
                 reporter.event(&event);
             }
             Some(line) = ordered.recv() => {
-                if let Err(message) = obey(&line, &peer) {
+                if let Err(message) = obey(&line, &peer, &mut openings) {
                     reporter.event(&Event::Warning { message });
                 }
             }
+            (kind, feed) = openings.next() => match feed {
+                Ok(Some(feed)) => peer.add_track(feed),
+                Ok(None) => peer.remove_track(kind),
+                Err(failure) => reporter.event(&Event::Warning { message: failure.to_string() }),
+            },
             reason = interrupts.next() => peer.hang_up(reason),
             () = sleep_until(hang_up_at.unwrap_or_else(clock::now).into()), if hang_up_at.is_some() => {
                 // Once; the events tell the rest.
@@ -72,13 +84,10 @@ pub async fn run(common: &Common, call: &cli::Call, reporter: &Reporter) -> Resu
 }
 
 /// Does what a command says; an error is for who typed it.
-fn obey(line: &str, peer: &Peer) -> Result<(), String> {
+fn obey(line: &str, peer: &Peer, openings: &mut Openings) -> Result<(), String> {
     match line.parse()? {
         Command::Send(kind, source) => {
-            match Feed::open(kind, &source).map_err(|failure| failure.to_string())? {
-                Some(feed) => peer.add_track(feed),
-                None => peer.remove_track(kind),
-            }
+            openings.open(kind, source);
             Ok(())
         }
         Command::Dial(tones) => {
@@ -89,6 +98,51 @@ fn obey(line: &str, peer: &Peer) -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// Sources that are being opened, on threads that may wait: for a pipe, or for a long file to be encoded. Of each kind
+/// the last one counts.
+#[derive(Default)]
+struct Openings {
+    video: Option<Opening>,
+    audio: Option<Opening>,
+}
+
+type Opening = JoinHandle<Result<Option<Feed>, Failure>>;
+
+impl Openings {
+    fn open(&mut self, kind: MediaKind, source: Source) {
+        let opening = Some(tokio::task::spawn_blocking(move || Feed::open(kind, &source)));
+        match kind {
+            MediaKind::Video => self.video = opening,
+            MediaKind::Audio => self.audio = opening,
+        }
+    }
+
+    /// What came of the next one; never if there is none.
+    async fn next(&mut self) -> (MediaKind, Result<Option<Feed>, Failure>) {
+        tokio::select! {
+            feed = opened(&mut self.video) => (MediaKind::Video, feed),
+            feed = opened(&mut self.audio) => (MediaKind::Audio, feed),
+        }
+    }
+
+    /// What came of all.
+    async fn all(&mut self) -> Result<Feeds, Failure> {
+        let mut feeds = Feeds::default();
+        while self.video.is_some() || self.audio.is_some() {
+            let (kind, feed) = self.next().await;
+            feeds.set(kind, feed?);
+        }
+        Ok(feeds)
+    }
+}
+
+async fn opened(opening: &mut Option<Opening>) -> Result<Option<Feed>, Failure> {
+    let Some(task) = opening else { return std::future::pending().await };
+    let feed = task.await;
+    *opening = None;
+    feed.map_err(|error| Failure::new(Reason::Internal, error.to_string()))?
 }
 
 /// Each line goes to the other side as text, but for commands where they are taken; the end of input does not end the call.
