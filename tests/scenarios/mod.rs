@@ -20,6 +20,7 @@ mod nat;
 mod nat_verb;
 mod outages;
 mod pair;
+mod recordings;
 mod relayed;
 mod rooms;
 mod servers;
@@ -478,6 +479,12 @@ pub static ALL: &[Scenario] = &[
         claim: "over a line with 50 ms, jitter and 10 % loss a call goes on and a file arrives whole",
         needs: &[],
         run: cable::bad_line,
+    },
+    Scenario {
+        name: "nat-bad-recording",
+        claim: "what is recorded over a line with loss, jitter and swapped packets has no fault, and most of the pictures",
+        needs: &[Tool::Ffprobe],
+        run: recordings::over_a_bad_line,
     },
     Scenario {
         name: "nat-bad-start",
