@@ -6,6 +6,8 @@ use std::fmt;
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     rows: Vec<Row>,
+    /// Runs that brought nothing, by what they were of.
+    failures: Vec<(String, u32)>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,19 @@ impl Figures {
         row.samples.push(sample);
     }
 
+    /// Counts a run of `what` that failed or stood still.
+    pub(crate) fn fail(&mut self, what: &str) {
+        match self.failures.iter_mut().find(|(known, _)| known == what) {
+            Some((_, runs)) => *runs += 1,
+            None => self.failures.push((what.to_owned(), 1)),
+        }
+    }
+
+    /// How many runs brought nothing.
+    pub(crate) fn failed(&self) -> u32 {
+        self.failures.iter().map(|(_, runs)| runs).sum()
+    }
+
     #[expect(clippy::indexing_slicing, reason = "it is there, or was just added")]
     fn row(&mut self, what: &str, unit: &'static str) -> &mut Row {
         let known = self.rows.iter().position(|row| row.what == what && row.unit == unit);
@@ -101,6 +116,9 @@ impl fmt::Display for Figures {
                 Some(goal) => writeln!(f, "  {goal}: MISSED")?,
                 None => writeln!(f)?,
             }
+        }
+        for (what, runs) in &self.failures {
+            writeln!(f, "FAILED {runs} times: {what}")?;
         }
         Ok(())
     }
@@ -146,6 +164,20 @@ mod tests {
         );
         assert_eq!(figures.to_string(), expected);
     }
+
+    #[test]
+    fn runs_that_failed_are_shown_below_what_the_others_brought() {
+        let mut figures = Figures::default();
+        figures.add("a line", "MB/s", 1.0);
+        for what in ["a line", "a file", "a line"] {
+            figures.fail(what);
+        }
+        let table = figures.to_string();
+        let last: Vec<_> = table.lines().skip(2).collect();
+        assert_eq!(last, ["FAILED 2 times: a line", "FAILED 1 times: a file"]);
+        assert_eq!(figures.failed(), 3);
+    }
+
     #[test]
     fn a_goal_is_shown_with_whether_it_is_reached() {
         let mut figures = Figures::default();

@@ -21,8 +21,9 @@ mod signaling;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use farcall_tests::Context;
+use farcall_tests::lab::rights;
 
 use crate::figures::Figures;
 use crate::forwarder::Forwarding;
@@ -83,9 +84,12 @@ fn run(names: Vec<String>) -> Result<()> {
         let known = BENCHES.map(|bench| bench.name).join(", ");
         bail!("no measurement is called \"{unknown}\"; there are: {known}");
     }
+    // Long lines are laid in the lab.
+    rights::acquire()?;
     // The programs lie beside this one: both were built by the same command.
     let here = std::env::current_exe().context("asking for the path of this program")?;
     let programs = here.parent().context("this program lies in no folder")?.to_owned();
+    let mut failed = 0;
     for Bench { name, what, run } in &BENCHES {
         if !names.is_empty() && names.iter().all(|wanted| group(wanted) != *name) {
             continue;
@@ -99,6 +103,8 @@ fn run(names: Vec<String>) -> Result<()> {
         // What was measured counts, whatever became of the rest.
         println!("\n{figures}");
         ran.with_context(|| format!("measuring {name}"))?;
+        failed += figures.failed();
     }
+    ensure!(failed == 0, "{failed} runs failed; the others are in the tables");
     Ok(())
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 use farcall_tests::clock::Deadline;
 use farcall_tests::event::{Event, EventKind};
+use farcall_tests::host::Host;
 use farcall_tests::process::{Mark, Process};
 use farcall_tests::stack::Stack;
 use farcall_tests::{Context, args};
 
 use super::aiortc::Aiortc;
-use super::note;
+use super::{Pair, attempt, note};
 use crate::figures::{Figures, Goal};
 
 /// Measurements of each path.
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
     let stack = Stack::start(ctx)?;
+    let pair = Pair::on_loopback(&stack);
     let aiortc = match Aiortc::install() {
         Ok(aiortc) => Some(aiortc),
         Err(error) => {
@@ -31,15 +33,25 @@ pub(super) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
         }
     };
     for round in 0..ROUNDS {
-        let direct = measure(ctx, &stack, "all", DIRECT, round)?;
-        add(figures, "data channel, loopback", &direct, Some(150.0), Some(10.0));
-        let relayed = measure(ctx, &stack, "relay", RELAYED, round)?;
-        add(figures, "data channel, both ends relay-only", &relayed, Some(50.0), None);
-        if let Some(aiortc) = &aiortc {
-            let theirs = aiortc.measure(ctx)?;
-            add(figures, "aiortc's data channel, loopback", &theirs, None, None);
-            let times = direct.megabytes_per_second / theirs.megabytes_per_second;
-            figures.add("farcall-peer to aiortc, loopback", "times", times);
+        let what = "data channel, loopback";
+        let room = format!("direct-{round}");
+        let direct = attempt(figures, what, |_| measure(ctx, &pair, "all", DIRECT, &room));
+        if let Some(direct) = &direct {
+            add(figures, what, direct, Some(150.0), Some(10.0));
+        }
+        let what = "data channel, both ends relay-only";
+        let room = format!("relayed-{round}");
+        if let Some(relayed) = attempt(figures, what, |_| measure(ctx, &pair, "relay", RELAYED, &room)) {
+            add(figures, what, &relayed, Some(50.0), None);
+        }
+        let Some(aiortc) = &aiortc else { continue };
+        let what = "aiortc's data channel, loopback";
+        if let Some(theirs) = attempt(figures, what, |_| aiortc.measure(ctx)) {
+            add(figures, what, &theirs, None, None);
+            if let Some(direct) = direct {
+                let times = direct.megabytes_per_second / theirs.megabytes_per_second;
+                figures.add("farcall-peer to aiortc, loopback", "times", times);
+            }
         }
     }
     Ok(())
@@ -63,10 +75,17 @@ fn add(figures: &mut Figures, what: &str, measured: &Measured, speed: Option<f64
     }
 }
 
-fn measure(ctx: &Context, stack: &Stack, policy: &str, size: &str, round: usize) -> Result<Measured> {
-    let room = format!("{policy}-{round}");
-    let receiver = start(ctx, stack, policy, &room, "receiver", None)?;
-    let sender = start(ctx, stack, policy, &room, "sender", Some(size))?;
+/// One transfer of `size`, as `farcall-peer` takes it.
+pub(super) fn measure(
+    ctx: &Context,
+    pair: &Pair<'_>,
+    policy: &str,
+    size: &str,
+    room: &str,
+) -> Result<Measured> {
+    let start = |host: &Host, role, send| start(ctx, host, &pair.signaling, policy, room, role, send);
+    let receiver = start(pair.receiver, "receiver", None)?;
+    let sender = start(pair.sender, "sender", Some(size))?;
     let (bytes, _, sending) = result(&sender)?;
     let (_, megabytes_per_second, receiving) = result(&receiver)?;
     #[expect(clippy::cast_precision_loss, reason = "mebibytes of a test")]
@@ -76,18 +95,19 @@ fn measure(ctx: &Context, stack: &Stack, policy: &str, size: &str, round: usize)
 
 fn start(
     ctx: &Context,
-    stack: &Stack,
+    host: &Host,
+    signaling: &str,
     policy: &str,
     room: &str,
     role: &str,
     send: Option<&str>,
 ) -> Result<Process> {
-    let mut args = args!["--signaling", stack.signaling.url(), "--json", "--ice-policy", policy];
-    args.extend(args!["bench", room, "--bind", stack.host.ip.to_string()]);
+    let mut args = args!["--signaling", signaling, "--json", "--ice-policy", policy];
+    args.extend(args!["bench", room, "--bind", host.ip.to_string()]);
     if let Some(size) = send {
         args.extend(args!["--send", size]);
     }
-    ctx.spawn(&stack.host, &format!("{role}-{room}"), "farcall-peer", args)
+    ctx.spawn(host, &format!("{role}-{room}"), "farcall-peer", args)
 }
 
 /// Bytes, megabytes a second, CPU seconds.

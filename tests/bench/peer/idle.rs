@@ -11,6 +11,7 @@ use farcall_tests::stack::Stack;
 use farcall_tests::{Context, args};
 use rustix::process::Signal;
 
+use super::attempt;
 use crate::figures::{Figures, Goal};
 
 const ROUNDS: usize = 5;
@@ -23,30 +24,35 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(super) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
     let stack = Stack::start(ctx)?;
     for round in 0..ROUNDS {
-        let start = |name: &str| {
-            let room = format!("idle-{round}");
-            let verb = args!["bench", room, "--connections", CONNECTIONS.to_string()];
-            stack.peer(ctx, name, &[], verb)
-        };
-        let (mut first, mut second) = (start("first")?, start("second")?);
-        for peer in [&first, &second] {
-            let mut settled = 0;
-            peer.process.wait_for("its connections", Mark::START, Deadline::after(PATIENCE), |line| {
-                // The last thing that is computed when one comes up.
-                settled += usize::from(matches!(Event::parse(line)?.kind, EventKind::SafetyWords { .. }));
-                Ok((settled == CONNECTIONS).then_some(()))
-            })?;
-        }
-        // Waiting is the measurement: they tell what they used meanwhile.
-        let until = now() + STILL;
-        while now() < until {
-            std::thread::park_timeout(until - now());
-        }
-        for peer in [&mut first, &mut second] {
-            let (resident, cpu) = cost(peer)?;
-            figures.add_towards(Goal::AtMost(1024.0), "an idle connection, resident", "KiB", resident);
-            figures.add_towards(Goal::AtMost(0.1), "an idle connection, CPU", "% of a core", cpu);
-        }
+        let _ = attempt(figures, "idle connections", |figures| measure(ctx, &stack, round, figures));
+    }
+    Ok(())
+}
+
+fn measure(ctx: &Context, stack: &Stack, round: usize, figures: &mut Figures) -> Result<()> {
+    let start = |name: &str| {
+        let room = format!("idle-{round}");
+        let verb = args!["bench", room, "--connections", CONNECTIONS.to_string()];
+        stack.peer(ctx, name, &[], verb)
+    };
+    let (mut first, mut second) = (start("first")?, start("second")?);
+    for peer in [&first, &second] {
+        let mut settled = 0;
+        peer.process.wait_for("its connections", Mark::START, Deadline::after(PATIENCE), |line| {
+            // The last thing that is computed when one comes up.
+            settled += usize::from(matches!(Event::parse(line)?.kind, EventKind::SafetyWords { .. }));
+            Ok((settled == CONNECTIONS).then_some(()))
+        })?;
+    }
+    // Waiting is the measurement: they tell what they used meanwhile.
+    let until = now() + STILL;
+    while now() < until {
+        std::thread::park_timeout(until - now());
+    }
+    for peer in [&mut first, &mut second] {
+        let (resident, cpu) = cost(peer)?;
+        figures.add_towards(Goal::AtMost(1024.0), "an idle connection, resident", "KiB", resident);
+        figures.add_towards(Goal::AtMost(0.1), "an idle connection, CPU", "% of a core", cpu);
     }
     Ok(())
 }

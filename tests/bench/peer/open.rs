@@ -10,6 +10,7 @@ use farcall_tests::process::Mark;
 use farcall_tests::stack::Stack;
 use rustix::process::Signal;
 
+use super::attempt;
 use crate::figures::{Figures, Goal};
 
 /// Calls over the direct path, and how many of them are followed by one through the relay.
@@ -24,16 +25,20 @@ pub(super) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
             Call::new(&format!("{name}-{path}")).in_room(&format!("{path}-{round}")).without_media()
         };
         let direct = |name| call(name, "direct");
-        let waited = measure(ctx, &stack, direct("alice"), direct("bob"))?;
-        let goal = Goal::AtMostAndWorst(30.0, 60.0);
-        figures.add_towards(goal, "data channel open, loopback", "ms", waited.open);
-        figures.add("first message read, loopback", "ms", waited.greeted);
+        let what = "data channel open, loopback";
+        if let Some(waited) = attempt(figures, what, |_| measure(ctx, &stack, direct("alice"), direct("bob")))
+        {
+            figures.add_towards(Goal::AtMostAndWorst(30.0, 60.0), what, "ms", waited.open);
+            figures.add("first message read, loopback", "ms", waited.greeted);
+        }
         if round % (ROUNDS / RELAYED) == 0 {
             let relayed = |name| call(name, "relayed").relay_only();
-            let waited = measure(ctx, &stack, relayed("alice"), relayed("bob"))?;
-            let goal = Goal::WorstAtMost(80.0);
-            figures.add_towards(goal, "data channel open, both ends relay-only", "ms", waited.open);
-            figures.add("first message read, both ends relay-only", "ms", waited.greeted);
+            let what = "data channel open, both ends relay-only";
+            let run = |_: &mut Figures| measure(ctx, &stack, relayed("alice"), relayed("bob"));
+            if let Some(waited) = attempt(figures, what, run) {
+                figures.add_towards(Goal::WorstAtMost(80.0), what, "ms", waited.open);
+                figures.add("first message read, both ends relay-only", "ms", waited.greeted);
+            }
         }
     }
     Ok(())

@@ -2,20 +2,22 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use farcall_tests::Context;
 use farcall_tests::peer::Call;
 use farcall_tests::process::Process;
 use farcall_tests::stack::Stack;
 use rustix::process::Signal;
 
-use super::note;
+use super::{attempt, note};
 use crate::figures::{Figures, Goal};
 
 const CALLS: usize = 1000;
 /// Calls until what is kept for the next one is there.
 const WARM: usize = 100;
 const STEP: usize = 100;
+/// As many say that something is wrong for good, and each takes its time.
+const MOST_FAILED: usize = 10;
 
 pub(super) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
     let stack = Stack::start(ctx)?;
@@ -26,15 +28,20 @@ pub(super) fn run(ctx: &Context, figures: &mut Figures) -> Result<()> {
         ("farcall-relay", &stack.relay.process),
     ];
     let mut before = Vec::new();
+    let mut failed = 0;
     for call in 1..=CALLS {
         // Every tenth with media, every seventh through the relay.
         let mut caller = Call::new("caller");
         caller = if call % 10 == 0 { caller } else { caller.without_media() };
         caller = if call % 7 == 0 { caller.relay_only() } else { caller };
-        let mut caller = stack.call(ctx, caller)?;
-        caller.channel_open()?;
-        caller.process.signal(Signal::INT)?;
-        caller.ends_well().with_context(|| format!("call {call}"))?;
+        let came = attempt(figures, "a call of the soak", |_| {
+            let mut caller = stack.call(ctx, caller)?;
+            caller.channel_open()?;
+            caller.process.signal(Signal::INT)?;
+            caller.ends_well().with_context(|| format!("call {call}"))
+        });
+        failed += usize::from(came.is_none());
+        ensure!(failed < MOST_FAILED, "{failed} of {call} calls failed");
         if call % STEP == 0 {
             let now = watched.map(|(_, process)| resident(process));
             note(&format!("after {call} calls, MiB resident: {}", shown(&now)));
