@@ -82,10 +82,16 @@ fn settings(policy: IcePolicy) -> SettingEngine {
         .build()
 }
 
-/// What the other side may have in flight towards us: no more than our sockets hold in a burst, since what the
-/// kernel drops at the end of one costs a second.
+/// What the other side may have in flight towards us: no more than our sockets hold in a burst. What the kernel drops
+/// at the end of one costs a second, and what it drops in the middle a round trip for each datagram.
 fn receive_window() -> u32 {
-    if net::receive_buffer() >= ROOMY_SOCKET { 1 << 20 } else { 64 << 10 }
+    window_for(net::receive_buffer())
+}
+
+/// By the kernel's accounting, a datagram that is not part of a run takes about twice its length.
+fn window_for(receive_buffer: usize) -> u32 {
+    let holds = u32::try_from(receive_buffer / 2).unwrap_or(u32::MAX);
+    holds.clamp(LEAST_WINDOW, LARGEST_WINDOW)
 }
 
 /// VP8, H.264 and Opus, which every other WebRTC endpoint has as well (RFC 7742, RFC 7874), and VP9.
@@ -138,5 +144,20 @@ const PATIENCE_REFLEXIVE: Duration = Duration::from_millis(50);
 const PATIENCE_RELAYED: Duration = Duration::from_millis(600);
 /// Bytes that a data channel takes before its sender must wait.
 const SEND_BUFFER: usize = 1 << 20;
-/// A socket buffer, in the kernel's accounting, that holds a window of 1 MiB.
-const ROOMY_SOCKET: usize = 2 << 20;
+/// One message of the largest size.
+const LEAST_WINDOW: u32 = 64 << 10;
+/// What a sender of ours has in flight at most, see [`SEND_BUFFER`].
+const LARGEST_WINDOW: u32 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_what_a_socket_holds() {
+        // The kernel's own limit of 208 KiB, which it doubles, and one of 4 MiB.
+        assert_eq!(window_for(2 * (208 << 10)), 208 << 10);
+        assert_eq!(window_for(8 << 20), LARGEST_WINDOW);
+        assert_eq!(window_for(0), LEAST_WINDOW);
+    }
+}
