@@ -377,7 +377,7 @@ impl Agent {
                 self.servers = servers;
                 if let Some(connection) = &self.connection {
                     let usable = UsableServers::select(&self.servers, self.connecting.policy);
-                    connection.renew_servers(usable, self.connecting.policy).await;
+                    connection.renew_servers(usable, self.connecting.policy);
                 }
             }
             Notice::Signal(signal) => self.session.handle_signal(clock::now(), signal),

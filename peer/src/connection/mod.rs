@@ -15,12 +15,12 @@ mod tests;
 mod tones;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use farcall_proto::safety_words::safety_words;
-use rtc::peer_connection::configuration::RTCOfferOptions;
+use rtc::peer_connection::configuration::{RTCConfiguration, RTCOfferOptions};
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ use crate::net::{
     BindAddresses, BurstGate, CuredRuntime, Eagerness, IcePolicy, Trust, Tunnels, TurnWatch, UsableServers,
 };
 use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
-use crate::session::{Candidate, LinkEvent, LinkId, candidate};
+use crate::session::{Candidate, LinkEvent, LinkId, candidate, sdp};
 
 /// What all connections of a peer have in common.
 #[derive(Debug, Clone)]
@@ -114,6 +114,8 @@ pub(crate) struct Connection {
     up: Arc<AtomicBool>,
     opened: Instant,
     path: Option<PathReport>,
+    /// Servers that the next ICE restart is to use.
+    renewed: Mutex<Option<RTCConfiguration>>,
 }
 
 impl Connection {
@@ -208,6 +210,7 @@ impl Connection {
             up,
             opened: clock::now(),
             path: None,
+            renewed: Mutex::default(),
         })
     }
 
@@ -220,18 +223,36 @@ impl Connection {
         self.link
     }
 
-    /// Takes up the servers and credentials that an ICE restart is to use.
-    pub(crate) async fn renew_servers(&self, servers: UsableServers, policy: IcePolicy) {
+    /// Keeps the servers and credentials that an ICE restart is to use. Not before: the engine would sign with them at
+    /// the next description for the allocations that it has, whose servers know these by the name they were made with
+    /// (RFC 8656, section 7.2), and refuse.
+    pub(crate) fn renew_servers(&self, servers: UsableServers, policy: IcePolicy) {
         let configuration = engine::configuration(servers.servers, policy);
-        if let Err(error) = self.engine.set_configuration(configuration).await {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(configuration);
+    }
+
+    /// ICE begins anew, with new sockets and allocations.
+    async fn take_up_renewed_servers(&self) {
+        let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(configuration) = renewed
+            && let Err(error) = self.engine.set_configuration(configuration).await
+        {
             tracing::debug!(%error, "The servers in use stay as they are");
         }
+    }
+
+    async fn is_restart(&self, offer: &str) -> bool {
+        let before = self.engine.remote_description().await;
+        before.is_some_and(|before| sdp::ice_ufrag(&before.sdp) != sdp::ice_ufrag(offer))
     }
 
     pub(crate) async fn create_offer(&self, restart: bool) -> LinkEvent {
         let step = async {
             self.direct(None).await?;
             let options = restart.then_some(RTCOfferOptions { ice_restart: true });
+            if restart {
+                self.take_up_renewed_servers().await;
+            }
             let offer = self.engine.create_offer(options).await?;
             let sdp = Greetings::announce(&offer.sdp);
             self.changed.store(false, Relaxed);
@@ -270,6 +291,9 @@ impl Connection {
         self.read(&sdp);
         let step = async {
             let offer = RTCSessionDescription::offer(described::without_directions(&sdp))?;
+            if self.is_restart(&sdp).await {
+                self.take_up_renewed_servers().await;
+            }
             self.engine.set_remote_description(offer).await?;
             Ok(LinkEvent::RemoteSet)
         };

@@ -4,8 +4,16 @@ use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
+use crate::net::IceServer;
 
 async fn connection(happenings: &mpsc::UnboundedSender<(LinkId, Happening)>) -> Connection {
+    connection_with(happenings, UsableServers::default()).await
+}
+
+async fn connection_with(
+    happenings: &mpsc::UnboundedSender<(LinkId, Happening)>,
+    servers: UsableServers,
+) -> Connection {
     let config = Config {
         policy: IcePolicy::default(),
         addresses: BindAddresses::Given(vec![std::net::Ipv4Addr::LOCALHOST.into()]),
@@ -22,7 +30,7 @@ async fn connection(happenings: &mpsc::UnboundedSender<(LinkId, Happening)>) -> 
         },
         happenings: happenings.clone(),
     };
-    Connection::open(&config, LinkId(1), UsableServers::default()).await.unwrap()
+    Connection::open(&config, LinkId(1), servers).await.unwrap()
 }
 
 #[tokio::test]
@@ -123,3 +131,117 @@ async fn no_description_and_no_candidate_of_the_other_side_panics() {
         connection.close().await;
     }
 }
+
+#[tokio::test]
+async fn who_offers_uses_renewed_credentials_from_the_next_restart_on() {
+    renewed_credentials_are_for_the_next_allocation(true).await;
+}
+
+#[tokio::test]
+async fn who_answers_uses_renewed_credentials_from_the_next_restart_on() {
+    renewed_credentials_are_for_the_next_allocation(false).await;
+}
+
+/// What the server hears from whom: negotiation alone changes nothing, and a restart gives back what was lent in the
+/// name that it was lent to.
+async fn renewed_credentials_are_for_the_next_allocation(offers: bool) {
+    let (url, mut heard) = turn_server().await;
+    let named = |name: &str| {
+        let server =
+            IceServer { urls: vec![url.clone()], username: name.to_owned(), credential: "x".to_owned() };
+        UsableServers::select(&[server], IcePolicy::default())
+    };
+    let (happenings, mut happened) = mpsc::unbounded_channel();
+    let (ignored, _kept) = mpsc::unbounded_channel();
+    let ours = connection_with(&happenings, named("old")).await;
+    let theirs = connection(&ignored).await;
+    let (offerer, answerer) = if offers { (&ours, &theirs) } else { (&theirs, &ours) };
+
+    negotiate(offerer, answerer, false).await;
+    assert_eq!(next(&mut heard).await, (ALLOCATE, "old".to_owned(), None));
+    let is_relayed = |happening: &Happening| matches!(happening, Happening::Link(LinkEvent::LocalCandidate(found)) if found.line.contains("typ relay"));
+    while !is_relayed(&next(&mut happened).await.1) {}
+
+    ours.renew_servers(named("new"), IcePolicy::default());
+    negotiate(offerer, answerer, false).await;
+    negotiate(offerer, answerer, true).await;
+    assert_eq!(next(&mut heard).await, (REFRESH, "old".to_owned(), Some(0)));
+    assert_eq!(next(&mut heard).await, (ALLOCATE, "new".to_owned(), None));
+    ours.close().await;
+    theirs.close().await;
+}
+
+async fn negotiate(offerer: &Connection, answerer: &Connection, restart: bool) {
+    let LinkEvent::OfferMade { sdp } = offerer.create_offer(restart).await else { panic!("no offer") };
+    assert_eq!(answerer.set_remote_offer(sdp).await, LinkEvent::RemoteSet);
+    let LinkEvent::AnswerMade { sdp } = answerer.create_answer().await else { panic!("no answer") };
+    assert_eq!(offerer.set_remote_answer(sdp).await, LinkEvent::RemoteSet);
+}
+
+async fn next<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), queue.recv()).await.expect("in time").expect("something")
+}
+
+/// Method, name, and the lifetime asked for.
+type Heard = (u16, String, Option<u32>);
+
+/// Lends an address to whoever has a name, and tells what it hears from these.
+async fn turn_server() -> (String, mpsc::UnboundedReceiver<Heard>) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("turn:{}", socket.local_addr().unwrap());
+    let (tell, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let request = &buffer[..length];
+            let method = u16::from_be_bytes([request[0], request[1]]);
+            if ![ALLOCATE, REFRESH].contains(&method) {
+                continue;
+            }
+            let lifetime =
+                attribute(request, 0x000d).map(|value| u32::from_be_bytes(value.try_into().unwrap()));
+            // An address of IPv4, exclusive-ored with the cookie.
+            let lent = [0, 1, 0x80, 0x12, 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42];
+            let granted = lifetime.unwrap_or(600).to_be_bytes();
+            let (class, attributes): (u16, Vec<(u16, &[u8])>) = match attribute(request, 0x0006) {
+                None => (0x0110, vec![(0x0009, &[0, 0, 4, 1]), (0x0014, b"here"), (0x0015, b"once")]),
+                Some(name) => {
+                    let name = String::from_utf8(name.to_vec()).unwrap();
+                    if tell.send((method, name, lifetime)).is_err() {
+                        return;
+                    }
+                    (0x0100, vec![(0x0016, &lent), (0x0020, &lent), (0x000d, &granted)])
+                }
+            };
+            let body: Vec<u8> = attributes
+                .iter()
+                .flat_map(|(kind, value)| {
+                    let length = u16::try_from(value.len()).unwrap();
+                    [&kind.to_be_bytes(), &length.to_be_bytes(), *value].concat()
+                })
+                .collect();
+            let mut answer = (method | class).to_be_bytes().to_vec();
+            answer.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
+            answer.extend(&request[4..20]);
+            answer.extend(body);
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    (url, heard)
+}
+
+fn attribute(message: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut rest = &message[20..];
+    while rest.len() >= 4 {
+        let (kind, length) = (u16::from_be_bytes([rest[0], rest[1]]), u16::from_be_bytes([rest[2], rest[3]]));
+        let length = usize::from(length);
+        if kind == wanted {
+            return Some(&rest[4..4 + length]);
+        }
+        rest = &rest[4 + length.next_multiple_of(4)..];
+    }
+    None
+}
+
+const ALLOCATE: u16 = 0x0003;
+const REFRESH: u16 = 0x0004;

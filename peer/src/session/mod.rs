@@ -7,7 +7,7 @@
 pub(crate) mod candidate;
 mod negotiation;
 mod recognition;
-mod sdp;
+pub(crate) mod sdp;
 #[cfg(test)]
 mod tests;
 mod types;

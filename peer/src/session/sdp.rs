@@ -6,7 +6,7 @@ pub(super) fn origin(sdp: &str) -> Option<&str> {
 }
 
 /// The first `a=ice-ufrag`: the generation that candidates belong to.
-pub(super) fn ice_ufrag(sdp: &str) -> Option<&str> {
+pub(crate) fn ice_ufrag(sdp: &str) -> Option<&str> {
     sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).map(str::trim)
 }
 
