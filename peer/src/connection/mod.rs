@@ -23,7 +23,7 @@ use farcall_proto::safety_words::safety_words;
 use rtc::peer_connection::configuration::{RTCConfiguration, RTCOfferOptions};
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep_until;
 use webrtc::error::Result;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector};
@@ -108,6 +108,8 @@ pub(crate) struct Connection {
     receivers: Receivers,
     /// Readers and writers of the channel.
     tasks: JoinSet<()>,
+    /// Computes the words that the two can compare. Nobody waits for it at the end.
+    words: Option<JoinHandle<()>>,
     happenings: mpsc::UnboundedSender<(LinkId, Happening)>,
     up_since: Option<Instant>,
     /// Whether ICE is connected now.
@@ -205,6 +207,7 @@ impl Connection {
             passive: AtomicBool::new(false),
             receivers,
             tasks,
+            words: None,
             happenings,
             up_since: None,
             up,
@@ -470,12 +473,13 @@ impl Connection {
             tracing::debug!("Certificates are not known, so there are no safety words");
             return;
         };
-        let (link, happenings) = (self.link, self.happenings.clone());
-        self.tasks.spawn_blocking(move || {
+        let (link, happenings, over) = (self.link, self.happenings.clone(), self.over.subscribe());
+        self.words = Some(spawn_blocking(move || {
             let words = safety_words(&own, &other).into_iter().map(str::to_owned).collect();
-            // Whoever listened may have closed this connection.
-            let _ = happenings.send((link, Happening::Tell(Event::SafetyWords { words })));
-        });
+            if !*over.borrow() {
+                let _ = happenings.send((link, Happening::Tell(Event::SafetyWords { words })));
+            }
+        }));
     }
 
     /// What the engine counts now, by the names of the W3C.
@@ -508,6 +512,10 @@ impl Connection {
         }
         let received = self.receivers.finish().await;
         self.tasks.shutdown().await;
+        if let Some(words) = self.words {
+            // Once begun it goes on to its end, which may be seconds on a machine that is busy.
+            words.abort();
+        }
         let mut stats = StatsReport {
             duration_ms: self.up_since.map_or(0.0, |since| milliseconds(clock::now() - since)),
             path: self.path,
