@@ -487,6 +487,12 @@ pub static ALL: &[Scenario] = &[
         run: recordings::over_a_bad_line,
     },
     Scenario {
+        name: "nat-narrow-line",
+        claim: "a live picture takes no more than the line carries, and more again when it can",
+        needs: &[],
+        run: cable::narrow_line,
+    },
+    Scenario {
         name: "nat-bad-start",
         claim: "peers find each other and open a channel although one packet in ten is lost",
         needs: &[],

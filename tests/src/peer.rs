@@ -136,6 +136,20 @@ impl Call {
         self
     }
 
+    /// Telling so often what it has carried.
+    #[must_use]
+    pub fn telling(mut self, interval: Duration) -> Self {
+        self.verb.extend(args!["--stats", format!("{}s", interval.as_secs())]);
+        self
+    }
+
+    /// Obeying lines such as `/hangup`.
+    #[must_use]
+    pub fn obeying(mut self) -> Self {
+        self.verb.extend(args!["--commands"]);
+        self
+    }
+
     /// Hangs up by itself.
     #[must_use]
     pub fn lasting(mut self, duration: Duration) -> Self {

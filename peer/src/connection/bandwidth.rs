@@ -218,7 +218,7 @@ mod tests {
             let id = self.sent;
             self.sent += 1;
             let waits = self.free_at.saturating_sub(self.now);
-            let lost = waits > Duration::from_millis(500) || (self.lose_every_other && id % 2 == 0);
+            let lost = waits > Duration::from_millis(500) || (self.lose_every_other && id.is_multiple_of(2));
             if !lost {
                 let takes = Duration::from_secs_f64(f64::from(SIZE * 8) / self.capacity as f64);
                 self.free_at = self.free_at.max(self.now) + takes;

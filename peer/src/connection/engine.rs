@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::Slot;
+use rtc::interceptor::{CongestionControlBuilder, Slot, TwccSenderBuilder};
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use webrtc::error::Result;
 use webrtc::peer_connection::{
@@ -13,7 +13,9 @@ use webrtc::peer_connection::{
     SettingEngineBuilder, register_default_interceptors,
 };
 
+use super::bandwidth::Estimator;
 use super::intake::{self, Intake};
+use super::repetitions::{self, Repetitions};
 use crate::media::{AUDIO_CLOCK, Codec, clock_rate, dtmf};
 use crate::net::{self, BindAddresses, CuredRuntime, IcePolicy};
 use crate::report::MediaKind;
@@ -26,6 +28,8 @@ pub(super) struct Parts {
     pub(super) runtime: Arc<CuredRuntime>,
     pub(super) handler: Arc<dyn PeerConnectionEventHandler>,
     pub(super) intake: Intake,
+    pub(super) estimator: Estimator,
+    pub(super) repetitions: Repetitions,
 }
 
 pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
@@ -37,6 +41,10 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
     }
     media.register_codec(tones(), RtpCodecKind::Audio)?;
     let interceptors = register_default_interceptors(Registry::new(), &mut media)?
+        // Numbers for what leaves, which the reports are about; nothing is held back, since recorded media has no other rate.
+        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
+        .with(Slot::CongestionControl, CongestionControlBuilder::new(parts.estimator).build())
+        .with(Slot::from(repetitions::SLOT), parts.repetitions)
         .with(Slot::from(intake::SLOT), parts.intake);
     let configuration = configuration(parts.servers, parts.policy);
     let tcp_addresses = if parts.policy.relay_only { Vec::new() } else { vec![parts.addresses.clone()] };

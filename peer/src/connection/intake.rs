@@ -15,8 +15,9 @@ use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::sansio::Protocol;
-use tokio::sync::Notify;
 use webrtc::error::{Error, Result};
+
+use super::bandwidth::Feedback;
 
 /// The copies that went ahead, by synchronization source, for those who count packets.
 #[derive(Debug, Default)]
@@ -45,7 +46,7 @@ impl Announced {
 /// See the module.
 pub(super) struct Intake {
     announced: Arc<Announced>,
-    key_frame_wanted: Arc<Notify>,
+    feedback: Arc<Feedback>,
     /// By synchronization source.
     streams: BTreeMap<u32, Stream>,
     incoming: VecDeque<TaggedPacket>,
@@ -62,10 +63,10 @@ enum Stream {
 }
 
 impl Intake {
-    pub(super) fn new(key_frame_wanted: Arc<Notify>, announced: Arc<Announced>) -> Self {
+    pub(super) fn new(feedback: Arc<Feedback>, announced: Arc<Announced>) -> Self {
         Self {
             announced,
-            key_frame_wanted,
+            feedback,
             streams: BTreeMap::new(),
             incoming: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -108,7 +109,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Intake {
         if let Packet::Rtcp(packets) = &message.message.packet {
             let mut kinds = packets.iter().map(|packet| packet.as_any());
             if kinds.any(|packet| packet.is::<PictureLossIndication>() || packet.is::<FullIntraRequest>()) {
-                self.key_frame_wanted.notify_one();
+                self.feedback.key_frame_wanted.notify_one();
             }
         }
         self.incoming.push_back(message);

@@ -1,5 +1,6 @@
 //! One peer connection: does what the session core wants, and tells what happens on it.
 
+mod bandwidth;
 mod channel;
 mod described;
 mod engine;
@@ -8,6 +9,7 @@ mod handler;
 mod intake;
 mod keys;
 mod receiver;
+mod repetitions;
 mod sender;
 mod stats;
 #[cfg(test)]
@@ -22,12 +24,13 @@ use std::time::{Duration, Instant};
 use farcall_proto::safety_words::safety_words;
 use rtc::peer_connection::configuration::{RTCConfiguration, RTCOfferOptions};
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep_until;
 use webrtc::error::Result;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription, StatsSelector};
 
+use self::bandwidth::{Estimator, Feedback};
 pub(crate) use self::channel::Ends;
 pub use self::channel::Message;
 use self::channel::{Greetings, Opening};
@@ -37,6 +40,7 @@ pub(crate) use self::gathering::Gathering;
 use self::handler::Handler;
 use self::intake::{Announced, Intake};
 use self::receiver::Receivers;
+use self::repetitions::Repetitions;
 use self::sender::Sender;
 pub(crate) use self::tones::Wanted as WantedTones;
 use self::tones::{Agreed, Keypad};
@@ -99,7 +103,7 @@ pub(crate) struct Connection {
     /// Whether what is sent has changed since the last description of it.
     changed: AtomicBool,
     /// What senders listen to.
-    key_frame_wanted: Arc<Notify>,
+    feedback: Arc<Feedback>,
     keypad: Arc<Keypad>,
     /// What the other side says that it sends.
     described: watch::Sender<Described>,
@@ -128,7 +132,7 @@ impl Connection {
         let tunnels = Tunnels::new(&turn, config.trust.clone(), config.eagerness, Arc::clone(&watch));
         let gate = Arc::<BurstGate>::default();
         let announced = Arc::<Announced>::default();
-        let key_frame_wanted = Arc::new(Notify::new());
+        let feedback = Arc::<Feedback>::default();
         let up = Arc::<AtomicBool>::default();
         let (tracks, remote_tracks) = mpsc::unbounded_channel();
         let (channels, incoming) = mpsc::unbounded_channel();
@@ -148,7 +152,9 @@ impl Connection {
                 watch: Arc::clone(&watch),
                 up: Arc::clone(&up),
             }),
-            intake: Intake::new(Arc::clone(&key_frame_wanted), Arc::clone(&announced)),
+            intake: Intake::new(Arc::clone(&feedback), Arc::clone(&announced)),
+            estimator: Estimator::new(Arc::clone(&feedback)),
+            repetitions: Repetitions::new(Arc::clone(&feedback)),
         })
         .await?;
         let tones = Arc::<Agreed>::default();
@@ -162,7 +168,7 @@ impl Connection {
         if config.media {
             for kind in [MediaKind::Audio, MediaKind::Video] {
                 let feed = config.feeds.of(kind);
-                senders.push(Sender::attach(&*engine, kind, feed, &key_frame_wanted, &keypad).await?);
+                senders.push(Sender::attach(&*engine, kind, feed, &feedback, &keypad).await?);
             }
         }
         let mut tasks = JoinSet::new();
@@ -201,7 +207,7 @@ impl Connection {
             tones,
             senders,
             changed: AtomicBool::new(false),
-            key_frame_wanted,
+            feedback,
             keypad,
             described,
             passive: AtomicBool::new(false),
@@ -428,7 +434,7 @@ impl Connection {
             return Ok(());
         };
         self.changed.store(true, Relaxed);
-        sender.change(&*self.engine, feed, &self.key_frame_wanted, &self.keypad).await
+        sender.change(&*self.engine, feed, &self.feedback, &self.keypad).await
     }
 
     /// After a description was agreed on: begins to send what is new in it.
@@ -485,7 +491,7 @@ impl Connection {
     /// What the engine counts now, by the names of the W3C.
     pub(crate) async fn stats(&self) -> Vec<serde_json::Value> {
         let report = self.engine.get_stats(clock::now(), StatsSelector::None).await;
-        stats::entries(&report, &self.announced, &self.greetings)
+        stats::entries(&report, &self.announced, &self.greetings, &self.feedback)
     }
 
     /// Whether packets ever passed.

@@ -10,7 +10,6 @@ use rtc::media::Sample;
 use rtc::rtp::{Header, Packet};
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodingParameters, RTCRtpEncodingParameters};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use webrtc::error::Result;
@@ -21,6 +20,7 @@ use webrtc::media_stream::track_local::static_sample::TrackLocalStaticSample;
 use webrtc::peer_connection::PeerConnection;
 use webrtc::rtp_transceiver::RtpSender;
 
+use super::bandwidth::Feedback;
 use super::engine::{codec, codec_kind, tones};
 use super::tones::Keypad;
 use crate::clock;
@@ -42,7 +42,7 @@ struct Outgoing {
     ssrc: u32,
     stream: Stream,
     rtp: Arc<dyn RtpSender>,
-    key_frame_wanted: Arc<Notify>,
+    feedback: Arc<Feedback>,
     keypad: Arc<Keypad>,
 }
 
@@ -60,13 +60,13 @@ impl Sender {
         engine: &dyn PeerConnection,
         kind: MediaKind,
         feed: Option<Feed>,
-        key_frame_wanted: &Arc<Notify>,
+        feedback: &Arc<Feedback>,
         keypad: &Arc<Keypad>,
     ) -> Result<Self> {
         let outgoing = match feed {
             Some(feed) => {
-                let (key_frame_wanted, keypad) = (Arc::clone(key_frame_wanted), Arc::clone(keypad));
-                Some(Outgoing::attach(engine, feed, key_frame_wanted, keypad).await?)
+                let (feedback, keypad) = (Arc::clone(feedback), Arc::clone(keypad));
+                Some(Outgoing::attach(engine, feed, feedback, keypad).await?)
             }
             None => {
                 let init = RTCRtpTransceiverInit {
@@ -95,7 +95,7 @@ impl Sender {
         &mut self,
         engine: &dyn PeerConnection,
         feed: Option<Feed>,
-        key_frame_wanted: &Arc<Notify>,
+        feedback: &Arc<Feedback>,
         keypad: &Arc<Keypad>,
     ) -> Result<()> {
         self.halt().await;
@@ -103,8 +103,8 @@ impl Sender {
             engine.remove_track(&outgoing.rtp).await?;
         }
         if let Some(feed) = feed {
-            let (key_frame_wanted, keypad) = (Arc::clone(key_frame_wanted), Arc::clone(keypad));
-            self.outgoing = Some(Outgoing::attach(engine, feed, key_frame_wanted, keypad).await?);
+            let (feedback, keypad) = (Arc::clone(feedback), Arc::clone(keypad));
+            self.outgoing = Some(Outgoing::attach(engine, feed, feedback, keypad).await?);
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ impl Outgoing {
     async fn attach(
         engine: &dyn PeerConnection,
         feed: Feed,
-        key_frame_wanted: Arc<Notify>,
+        feedback: Arc<Feedback>,
         keypad: Arc<Keypad>,
     ) -> Result<Self> {
         let ssrc = rand::random();
@@ -166,7 +166,7 @@ impl Outgoing {
         };
         let rtp = engine.add_track(track).await?;
         offer_all_codecs(engine, &rtp, feed.codec()).await?;
-        Ok(Self { feed, ssrc, stream, rtp, key_frame_wanted, keypad })
+        Ok(Self { feed, ssrc, stream, rtp, feedback, keypad })
     }
 
     async fn run(self, frames_sent: Arc<AtomicU64>) {
@@ -196,12 +196,20 @@ impl Outgoing {
             }
             tokio::select! {
                 () = sleep_until(due.into()) => {}
-                () = self.key_frame_wanted.notified(), if kind == MediaKind::Video => {
+                () = self.feedback.key_frame_wanted.notified(), if kind == MediaKind::Video => {
                     player.want_key_frame();
                     continue;
                 }
             }
+            if kind == MediaKind::Video
+                && let Some(bits) = self.feedback.bandwidth.for_pictures()
+            {
+                player.aim_at(bits);
+            }
             let frame = player.next().await.map_err(stopped)?;
+            if let Some(bits) = player.rate() {
+                self.feedback.aim_at(bits);
+            }
             let written = match &self.stream {
                 Stream::Frames(track) => {
                     let duration = exactly(frame.ticks, rate);

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::statistics::report::RTCStatsReportEntry as Entry;
 use serde::Serialize;
 use serde_json::Value;
 use webrtc::peer_connection::{PeerConnection, RTCIceCandidateType, RTCStatsReport};
 
+use super::bandwidth::Feedback;
 use super::channel::{Greetings, LABEL};
 use super::engine;
 use super::intake::Announced;
@@ -65,8 +67,37 @@ pub(super) fn stream(report: &RTCStatsReport, kind: MediaKind, announced: &Annou
 }
 
 /// Everything that the engine counts, by the names of the W3C.
-pub(super) fn entries(report: &RTCStatsReport, announced: &Announced, greetings: &Greetings) -> Vec<Value> {
-    report.iter().filter_map(|entry| of_w3c(entry, announced, greetings)).collect()
+pub(super) fn entries(
+    report: &RTCStatsReport,
+    announced: &Announced,
+    greetings: &Greetings,
+    feedback: &Feedback,
+) -> Vec<Value> {
+    let of_w3c = |entry| {
+        let mut value = of_w3c(entry, announced, greetings)?;
+        if let (Some((field, bits)), Some(fields)) = (of_congestion(entry, feedback), value.as_object_mut()) {
+            match bits {
+                Some(bits) => fields.insert(field.to_owned(), bits.into()),
+                None => fields.remove(field),
+            };
+        }
+        Some(value)
+    };
+    report.iter().filter_map(of_w3c).collect()
+}
+
+/// What is estimated, and what is aimed at, of which the engine knows nothing.
+fn of_congestion(entry: &Entry, feedback: &Feedback) -> Option<(&'static str, Option<u64>)> {
+    if let Entry::IceCandidatePair(pair) = entry
+        && pair.nominated
+    {
+        return Some(("availableOutgoingBitrate", feedback.bandwidth.available()));
+    }
+    if let Entry::OutboundRtp(stream) = entry {
+        let is_video = stream.sent_rtp_stream_stats.rtp_stream_stats.kind == RtpCodecKind::Video;
+        return Some(("targetBitrate", feedback.target().filter(|_| is_video)));
+    }
+    None
 }
 
 fn of_w3c(entry: &Entry, announced: &Announced, greetings: &Greetings) -> Option<Value> {

@@ -134,6 +134,21 @@ impl Player {
         }
     }
 
+    /// What pictures may take from now on, in bits per second; clips are what they are.
+    pub(crate) fn aim_at(&mut self, bits: u32) {
+        if let Playing::Live { live: Some(live), .. } = &mut self.0 {
+            live.aim_at(bits);
+        }
+    }
+
+    /// What pictures are encoded for, in bits per second.
+    pub(crate) fn rate(&self) -> Option<u32> {
+        match &self.0 {
+            Playing::Live { live, .. } => live.as_ref()?.rate(),
+            Playing::Clip { .. } => None,
+        }
+    }
+
     /// The next frame; an error is the end.
     pub(crate) async fn next(&mut self) -> Result<Next, String> {
         match &mut self.0 {

@@ -1,4 +1,5 @@
-//! A test pattern: colour bars, a clock that runs, a mark that moves, and a flash with each second.
+//! A test pattern: colour bars, a clock that runs, a mark that moves, a flash with each second, and snow, which shows
+//! how much the line carries: no encoder makes it small without making it plain.
 
 /// In pixels; of even numbers, since colours are of two by two.
 pub(super) const WIDTH: usize = 640;
@@ -58,6 +59,7 @@ impl Pattern {
         for digit in digits {
             left += self.planes.digit(left, digit) + STROKE;
         }
+        self.planes.snow(milliseconds);
         let flash = Area { left: WIDTH - MARGIN - 60, top: HEIGHT * 2 / 3 + 30, width: 60, height: 60 };
         if within < 100 {
             self.planes.fill(flash, WHITE);
@@ -84,6 +86,20 @@ impl Planes {
             Area { left: area.left / 2, top: area.top / 2, width: area.width / 2, height: area.height / 2 };
         fill(&mut self.u, WIDTH / 2, half, u);
         fill(&mut self.v, WIDTH / 2, half, v);
+    }
+
+    /// Other grey dots at each time, and the same ones at the same time.
+    fn snow(&mut self, milliseconds: u64) {
+        let mut state = milliseconds.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        for row in self.y.chunks_mut(WIDTH).skip(SNOW.top).take(SNOW.height) {
+            for dot in row.iter_mut().skip(SNOW.left).take(SNOW.width) {
+                // Xorshift64.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *dot = BLACK.0 + state.to_le_bytes()[3] / 8;
+            }
+        }
     }
 
     /// Draws a digit as a pocket calculator does: returns how wide it is.
@@ -147,6 +163,7 @@ const BARS: [Color; 7] = [
 ];
 /// From the top clockwise, and the middle last.
 const SEGMENTS: [u8; 10] = [0x3f, 0x06, 0x5b, 0x4f, 0x66, 0x6d, 0x7d, 0x07, 0x7f, 0x6f];
+const SNOW: Area = Area { left: 430, top: HEIGHT * 2 / 3 + 22, width: 96, height: 80 };
 const COLON: u64 = 10;
 const POINT: u64 = 11;
 const MARGIN: usize = 40;
