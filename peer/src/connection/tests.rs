@@ -158,15 +158,24 @@ async fn renewed_credentials_are_for_the_next_allocation(offers: bool) {
     let (offerer, answerer) = if offers { (&ours, &theirs) } else { (&theirs, &ours) };
 
     negotiate(offerer, answerer, false).await;
-    assert_eq!(next(&mut heard).await, (ALLOCATE, "old".to_owned(), None));
+    let first = (ALLOCATE, "old".to_owned(), None);
+    assert_eq!(next(&mut heard).await, first);
     let is_relayed = |happening: &Happening| matches!(happening, Happening::Link(LinkEvent::LocalCandidate(found)) if found.line.contains("typ relay"));
     while !is_relayed(&next(&mut happened).await.1) {}
 
     ours.renew_servers(named("new"), IcePolicy::default());
     negotiate(offerer, answerer, false).await;
     negotiate(offerer, answerer, true).await;
-    assert_eq!(next(&mut heard).await, (REFRESH, "old".to_owned(), Some(0)));
-    assert_eq!(next(&mut heard).await, (ALLOCATE, "new".to_owned(), None));
+    // On a busy machine a request is sent again before its answer is looked at.
+    let mut last = first;
+    for expected in [(REFRESH, "old".to_owned(), Some(0)), (ALLOCATE, "new".to_owned(), None)] {
+        let mut other = next(&mut heard).await;
+        while other == last {
+            other = next(&mut heard).await;
+        }
+        assert_eq!(other, expected);
+        last = other;
+    }
     ours.close().await;
     theirs.close().await;
 }
