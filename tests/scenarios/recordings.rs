@@ -150,7 +150,7 @@ fn lasted(peer: &Peer, wanted: &str) -> Result<f64> {
 }
 
 /// Some are sent before anybody listens, some are lost while nothing can be repaired, and some before a key frame comes.
-const LEAST_PICTURES: f64 = 0.4;
+const LEAST_PICTURES: f64 = 0.5;
 /// Nobody repeats sound.
 const LEAST_SOUND: f64 = 0.6;
 /// The last second may wait for a key frame.

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::{CongestionControlBuilder, Slot, TwccSenderBuilder};
-use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use rtc::interceptor::{
+    CongestionControlBuilder, NackGeneratorBuilder, NackResponderBuilder, Slot, TwccSenderBuilder,
+};
+use rtc::peer_connection::configuration::interceptor_registry::{
+    configure_rtcp_reports, configure_simulcast_extension_headers, configure_twcc_receiver_only,
+};
+use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use webrtc::error::Result;
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfiguration,
     RTCConfigurationBuilder, RTCIceServer, RTCIceTransportPolicy, Registry, SettingEngine,
-    SettingEngineBuilder, register_default_interceptors,
+    SettingEngineBuilder,
 };
 
 use super::bandwidth::Estimator;
@@ -40,7 +45,7 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
         }
     }
     media.register_codec(tones(), RtpCodecKind::Audio)?;
-    let interceptors = register_default_interceptors(Registry::new(), &mut media)?
+    let interceptors = interceptors(&mut media)?
         // Numbers for what leaves, which the reports are about; nothing is held back, since recorded media has no other rate.
         .with(Slot::TwccSender, TwccSenderBuilder::new().build())
         .with(Slot::CongestionControl, CongestionControlBuilder::new(parts.estimator).build())
@@ -61,6 +66,19 @@ pub(super) async fn build(parts: Parts) -> Result<Arc<dyn PeerConnection>> {
         .build()
         .await?;
     Ok(Arc::new(connection))
+}
+
+/// The engine's usual ones; only that what is missing is not asked for all the time that there is.
+fn interceptors(media: &mut MediaEngine) -> Result<Registry> {
+    for parameter in ["", "pli"] {
+        let feedback = RTCPFeedback { typ: "nack".to_owned(), parameter: parameter.to_owned() };
+        media.register_feedback(feedback, RtpCodecKind::Video);
+    }
+    configure_simulcast_extension_headers(media)?;
+    let registry = configure_rtcp_reports(configure_twcc_receiver_only(Registry::new(), media)?)
+        .with(Slot::NackResponder, NackResponderBuilder::new().build())
+        .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_max_nacks_per_packet(MOST_NACKS).build());
+    Ok(registry)
 }
 
 pub(super) fn configuration(servers: Vec<RTCIceServer>, policy: IcePolicy) -> RTCConfiguration {
@@ -150,6 +168,8 @@ const CHECKS_PER_PAIR: u16 = 500;
 const PATIENCE_REFLEXIVE: Duration = Duration::from_millis(50);
 /// A direct path needs one round trip and a half once both sides have begun; this is enough for one of 300 ms.
 const PATIENCE_RELAYED: Duration = Duration::from_millis(600);
+/// One every 100 ms: what comes later is of no use to a picture.
+const MOST_NACKS: u16 = 10;
 /// Bytes that a data channel takes before its sender must wait.
 const SEND_BUFFER: usize = 1 << 20;
 /// One message of the largest size.

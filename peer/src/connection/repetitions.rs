@@ -29,6 +29,8 @@ pub(super) struct Repetitions {
 #[derive(Default)]
 struct Stream {
     newest: Option<u16>,
+    /// What still is of use, and when it went first, oldest first.
+    sent: VecDeque<(u16, Instant)>,
     /// When which number was sent again last, oldest first.
     repeated: VecDeque<(u16, Instant)>,
 }
@@ -52,10 +54,13 @@ impl Repetitions {
             stream.newest.is_none_or(|newest| number.wrapping_sub(newest).wrapping_sub(1) < u16::MAX / 2);
         if is_new {
             stream.newest = Some(number);
+            stream.sent.push_back((number, now));
+            stream.forget(now);
             return true;
         }
-        while stream.repeated.front().is_some_and(|(_, at)| now.saturating_duration_since(*at) >= ANSWER) {
-            stream.repeated.pop_front();
+        stream.forget(now);
+        if !stream.sent.iter().any(|(sent, _)| *sent == number) {
+            return false;
         }
         if stream.repeated.iter().any(|(repeated, _)| *repeated == number) {
             return false;
@@ -71,6 +76,16 @@ impl Repetitions {
             stream.repeated.push_back((number, now));
         }
         true
+    }
+}
+
+impl Stream {
+    fn forget(&mut self, now: Instant) {
+        for (queue, lifetime) in [(&mut self.sent, USEFUL), (&mut self.repeated, ANSWER)] {
+            while queue.front().is_some_and(|(_, at)| now.saturating_duration_since(*at) >= lifetime) {
+                queue.pop_front();
+            }
+        }
     }
 }
 
@@ -136,6 +151,8 @@ const UNKNOWN_BITS: u64 = 1_000_000;
 const BURST_BITS: u64 = 200_000;
 /// What stands before the payload: RTP and its extensions, SRTP, UDP, IP.
 const FRAMING: u64 = 66;
+/// A picture that waits for longer has been given up.
+const USEFUL: Duration = Duration::from_secs(1);
 /// Whoever asks again sooner has not seen the answer yet.
 const ANSWER: Duration = Duration::from_millis(150);
 
@@ -154,7 +171,7 @@ mod tests {
         }
         let sent = (0..50).filter(|number| repetitions.admits(now, 7, *number, PACKET)).count();
         assert_eq!(sent, 20, "a burst of 200 000 bits");
-        let later = now + Duration::from_secs(1);
+        let later = now + Duration::from_millis(900);
         let sent = (0..49).filter(|number| repetitions.admits(later, 7, *number, PACKET)).count();
         assert_eq!(sent, 20, "a quarter of a megabit has come in, and the burst is full");
         assert!(repetitions.admits(later, 7, 50, PACKET), "the next one is new");
@@ -169,5 +186,18 @@ mod tests {
         assert!(repetitions.admits(at(50), 7, 1, PACKET));
         assert!(!repetitions.admits(at(150), 7, 1, PACKET));
         assert!(repetitions.admits(at(201), 7, 1, PACKET));
+    }
+
+    #[test]
+    fn what_no_picture_waits_for_any_more_is_not_repeated() {
+        let (mut repetitions, now) = (Repetitions::new(Arc::default()), clock::now());
+        for number in 0..100 {
+            assert!(repetitions.admits(now, 7, number, PACKET));
+        }
+        let later = now + Duration::from_millis(900);
+        assert!(repetitions.admits(later, 7, 100, PACKET));
+        let late = now + Duration::from_millis(1001);
+        assert!((0..100).all(|number| !repetitions.admits(late, 7, number, PACKET)));
+        assert!(repetitions.admits(late, 7, 100, PACKET), "and it takes no room from what is");
     }
 }
