@@ -22,7 +22,7 @@ use super::bandwidth::Estimator;
 use super::intake::{self, Intake};
 use super::repetitions::{self, Repetitions};
 use crate::media::{AUDIO_CLOCK, Codec, clock_rate, dtmf};
-use crate::net::{self, BindAddresses, CuredRuntime, IcePolicy};
+use crate::net::{BindAddresses, CuredRuntime, IcePolicy};
 use crate::report::MediaKind;
 
 /// What a peer connection is made of.
@@ -104,20 +104,8 @@ fn settings(policy: IcePolicy) -> SettingEngine {
         .with_discard_local_candidates_during_ice_restart(true)
         // It would take port 5353 for each connection; names of others are found out by their checks.
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
-        .with_sctp_max_receive_buffer_size(receive_window())
+        .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW)
         .build()
-}
-
-/// What the other side may have in flight towards us: no more than our sockets hold in a burst. What the kernel drops
-/// at the end of one costs a second, and what it drops in the middle a round trip for each datagram.
-fn receive_window() -> u32 {
-    window_for(net::receive_buffer())
-}
-
-/// By the kernel's accounting, a datagram that is not part of a run takes about twice its length.
-fn window_for(receive_buffer: usize) -> u32 {
-    let holds = u32::try_from(receive_buffer / 2).unwrap_or(u32::MAX);
-    holds.clamp(LEAST_WINDOW, LARGEST_WINDOW)
 }
 
 /// VP8, H.264 and Opus, which every other WebRTC endpoint has as well (RFC 7742, RFC 7874), and VP9.
@@ -172,20 +160,5 @@ const PATIENCE_RELAYED: Duration = Duration::from_millis(600);
 const MOST_NACKS: u16 = 10;
 /// Bytes that a data channel takes before its sender must wait.
 const SEND_BUFFER: usize = 1 << 20;
-/// One message of the largest size.
-const LEAST_WINDOW: u32 = 64 << 10;
-/// What a sender of ours has in flight at most, see [`SEND_BUFFER`].
-const LARGEST_WINDOW: u32 = 1 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_window_is_what_a_socket_holds() {
-        // The kernel's own limit of 208 KiB, which it doubles, and one of 4 MiB.
-        assert_eq!(window_for(2 * (208 << 10)), 208 << 10);
-        assert_eq!(window_for(8 << 20), LARGEST_WINDOW);
-        assert_eq!(window_for(0), LEAST_WINDOW);
-    }
-}
+/// What the other side may have in flight towards us, as much as a sender of ours has, see [`SEND_BUFFER`].
+const RECEIVE_WINDOW: u32 = 1 << 20;

@@ -21,7 +21,7 @@ use webrtc::runtime::{
 
 use super::ice_servers::split_authority;
 use super::ice_tcp::{self, IceListener};
-use super::socket::{BurstGate, WatchedSocket, make_room};
+use super::socket::{self, BurstGate, WatchedSocket};
 use super::tunnel::{SocketTunnels, Tunnels};
 use super::turn_watch::TurnWatch;
 
@@ -52,9 +52,8 @@ impl Runtime for CuredRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        make_room(&socket);
         let tunnels = SocketTunnels::new(Arc::clone(&self.tunnels), socket.local_addr()?.ip());
-        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+        let inner = socket::wrap(socket)?;
         let (watch, gate) = (Arc::clone(&self.watch), Arc::clone(&self.gate));
         Ok(Arc::new(WatchedSocket::new(inner, tunnels, watch, gate)))
     }

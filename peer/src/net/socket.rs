@@ -7,31 +7,38 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
+use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime as _, TokioRuntime, Transmit};
 
 use super::repeat::{Alarm, Repeater};
+use super::reservoir::Reservoir;
 use super::tunnel::SocketTunnels;
 use super::turn_watch::TurnWatch;
 use crate::clock;
 
 /// Asks the kernel for room, since a burst that it drops costs SCTP a second each time; takes what it gives.
-pub(super) fn make_room(socket: &UdpSocket) {
+fn make_room(socket: &UdpSocket) {
     let socket = SockRef::from(socket);
     let _ = socket.set_recv_buffer_size(WANTED_BUFFER);
     let _ = socket.set_send_buffer_size(WANTED_BUFFER);
 }
 
-/// How much the kernel is ready to keep for a socket, in bytes of its own accounting.
-pub(crate) fn receive_buffer() -> usize {
-    static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        let probe = || {
+/// Whether the kernel keeps as much for a socket as the other side may have in flight.
+fn has_room() -> bool {
+    static HAS_ROOM: OnceLock<bool> = OnceLock::new();
+    *HAS_ROOM.get_or_init(|| {
+        let granted = || {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             make_room(&socket);
             SockRef::from(&socket).recv_buffer_size()
         };
-        probe().unwrap_or(0)
+        granted().is_ok_and(|bytes| bytes >= ENOUGH_BUFFER)
     })
+}
+
+/// As the driver wants it, emptied by it or, where the kernel is mean, by somebody who has the time.
+pub(super) fn wrap(socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    make_room(&socket);
+    if has_room() { TokioRuntime.wrap_udp_socket(socket) } else { Ok(Arc::new(Reservoir::new(socket)?)) }
 }
 
 /// Whether datagrams may come in bursts.
@@ -203,12 +210,12 @@ fn segment(transmit: &Transmit<'_>) -> usize {
 
 /// What a burst of a full SCTP window needs, with the kernel's overhead for each datagram.
 const WANTED_BUFFER: usize = 4 << 20;
+/// By the kernel's accounting a datagram that is not part of a run takes about twice its length; a window is 1 MiB.
+const ENOUGH_BUFFER: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
-
-    use webrtc::runtime::{Runtime as _, TokioRuntime};
 
     use super::super::{Eagerness, Trust, Tunnels};
     use super::*;
