@@ -22,26 +22,51 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     if !(MIN_RATE..=MAX_RATE).contains(&spec.sample_rate) {
         return Err(bad("a rate that is not between 4 and 384 kHz"));
     }
-    let samples = match spec.sample_format {
+    match spec.sample_format {
         SampleFormat::Int if (1..=32).contains(&spec.bits_per_sample) => {
             let full = f64::from(1u32 << (spec.bits_per_sample - 1));
             let samples = reader.into_samples::<i32>();
-            samples
-                .map(|sample| sample.map(|sample| f64::from(sample) / full))
-                .collect::<Result<Vec<f64>, _>>()
+            encode(
+                samples.map(|sample| sample.map(|sample| f64::from(sample) / full)),
+                channels,
+                spec.sample_rate,
+            )
         }
-        SampleFormat::Float => reader.into_samples::<f32>().map(|sample| sample.map(f64::from)).collect(),
-        SampleFormat::Int => return Err(bad("more than 32 bits a sample")),
-    };
-    let samples = samples.map_err(|_| bad("the samples are cut off, or of a kind that is not known"))?;
-    let sound = resample(&samples, channels, spec.sample_rate);
+        SampleFormat::Float => {
+            let samples = reader.into_samples::<f32>();
+            encode(samples.map(|sample| sample.map(f64::from)), channels, spec.sample_rate)
+        }
+        SampleFormat::Int => Err(bad("more than 32 bits a sample")),
+    }
+}
+
+/// One packet after the other: an hour of samples would take gigabytes.
+fn encode(
+    samples: impl Iterator<Item = hound::Result<f64>>,
+    channels: usize,
+    rate: u32,
+) -> Result<Clip, BadFile> {
+    let bad = |what| BadFile { what, offset: 0 };
     let mut encoder = OpusEncoder::new(channels, BITS).map_err(|_| bad("the encoder does not start"))?;
     let mut frames = Vec::new();
-    for (chunk, index) in sound.chunks(FRAME * channels).zip(0u64..) {
-        let mut chunk = chunk.to_vec();
-        chunk.resize(FRAME * channels, 0);
-        let data = encoder.encode(&chunk).map_err(|_| bad("it cannot be encoded"))?;
-        frames.push(Frame { data, at: index * FRAME as u64 });
+    let mut sound = Vec::with_capacity(FRAME * channels);
+    let mut moments = Resampler::new(samples, channels, rate);
+    loop {
+        let moment = moments
+            .next()
+            .transpose()
+            .map_err(|_| bad("the samples are cut off, or of a kind that is not known"))?;
+        sound.extend(moment.into_iter().flatten().take(channels));
+        let is_last = moment.is_none() && !sound.is_empty();
+        if sound.len() == FRAME * channels || is_last {
+            sound.resize(FRAME * channels, 0);
+            let data = encoder.encode(&sound).map_err(|_| bad("it cannot be encoded"))?;
+            frames.push(Frame { data, at: frames.len() as u64 * FRAME as u64 });
+            sound.clear();
+        }
+        if moment.is_none() {
+            break;
+        }
     }
     if frames.is_empty() {
         return Err(bad("there is no sound"));
@@ -50,28 +75,76 @@ pub(super) fn read(bytes: &Bytes) -> Result<Clip, BadFile> {
     Ok(Clip { codec: Codec::Opus, frames, length })
 }
 
-/// To 48 kHz, straight from one sample to the next.
-fn resample(samples: &[f64], channels: usize, rate: u32) -> Vec<i16> {
-    let moments: Vec<&[f64]> = samples.chunks_exact(channels).collect();
-    let length = moments.len() as u64 * u64::from(AUDIO_CLOCK) / u64::from(rate);
-    let mut sound = Vec::new();
-    for index in 0..length {
-        let place = index * u64::from(rate);
-        let (before, past) = (place / u64::from(AUDIO_CLOCK), place % u64::from(AUDIO_CLOCK));
+/// To 48 kHz, straight from one sample to the next. A moment is a sample of each of at most two channels.
+struct Resampler<I> {
+    samples: I,
+    channels: usize,
+    rate: u64,
+    /// The moment that was reached, its number, and the one after it.
+    current: Option<[f64; 2]>,
+    number: u64,
+    following: Option<[f64; 2]>,
+    /// Moments of 48 kHz so far.
+    made: u64,
+    has_begun: bool,
+}
+
+impl<I: Iterator<Item = hound::Result<f64>>> Resampler<I> {
+    fn new(samples: I, channels: usize, rate: u32) -> Self {
+        let rate = u64::from(rate);
+        Self { samples, channels, rate, current: None, number: 0, following: None, made: 0, has_begun: false }
+    }
+
+    /// The next one of the file; half a moment at its end is none.
+    fn read(&mut self) -> hound::Result<Option<[f64; 2]>> {
+        let mut moment = [0.0; 2];
+        for channel in moment.iter_mut().take(self.channels) {
+            let Some(sample) = self.samples.next() else { return Ok(None) };
+            *channel = sample?;
+        }
+        Ok(Some(moment))
+    }
+
+    fn advance(&mut self) -> hound::Result<Option<[i16; 2]>> {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.current = self.read()?;
+            self.following = self.read()?;
+        }
+        let place = self.made * self.rate;
+        let (wanted, past) = (place / u64::from(AUDIO_CLOCK), place % u64::from(AUDIO_CLOCK));
+        while self.number < wanted && self.current.is_some() {
+            self.current = self.following;
+            self.following = if self.current.is_some() { self.read()? } else { None };
+            self.number += 1;
+        }
+        let Some(one) = self.current else { return Ok(None) };
+        if self.following.is_none() && self.made >= (self.number + 1) * u64::from(AUDIO_CLOCK) / self.rate {
+            return Ok(None);
+        }
+        self.made += 1;
+        let next = self.following.unwrap_or(one);
         let part = past as f64 / f64::from(AUDIO_CLOCK);
-        let before = usize::try_from(before).unwrap_or(usize::MAX);
-        let Some(one) = moments.get(before) else { break };
-        let next = moments.get(before + 1).unwrap_or(one);
-        for (one, next) in one.iter().zip(*next) {
+        let mut moment = [0; 2];
+        for (moment, (one, next)) in moment.iter_mut().zip(one.into_iter().zip(next)) {
             let sample = (one + (next - one) * part) * f64::from(i16::MAX);
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "it saturates, and what is no number is silence"
             )]
-            sound.push(sample as i16);
+            let sample = sample as i16;
+            *moment = sample;
         }
+        Ok(Some(moment))
     }
-    sound
+}
+
+impl<I: Iterator<Item = hound::Result<f64>>> Iterator for Resampler<I> {
+    type Item = hound::Result<[i16; 2]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
 }
 
 const MIN_RATE: u32 = 4_000;
@@ -111,7 +184,8 @@ mod tests {
     #[test]
     fn a_rate_that_does_not_fit_is_met_on_the_line_between_samples() {
         let ramp = [0.0, 0.2, 0.4, 0.6];
-        let sound = resample(&ramp, 1, 24_000);
+        let resampler = Resampler::new(ramp.into_iter().map(Ok), 1, 24_000);
+        let sound: Vec<_> = resampler.map(|moment| moment.unwrap()[0]).collect();
         let wanted = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6];
         for (sample, wanted) in sound.iter().zip(wanted) {
             assert!((f64::from(*sample) / f64::from(i16::MAX) - wanted).abs() < 0.001, "{sound:?}");
