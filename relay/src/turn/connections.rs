@@ -12,7 +12,7 @@ use rand::CryptoRng;
 use super::allocation::{Allocation, Phase};
 use super::deadlines::Expiry;
 use super::reply::Reply;
-use super::{Action, AllocationId, FiveTuple, Now, PeerAddr, Reject, Server};
+use super::{Action, AllocationId, EndReason, FiveTuple, Now, PeerAddr, Reject, Server};
 use crate::auth::Credential;
 use crate::metrics::DropReason;
 use crate::stun::{AttributeType, Class, Message, MessageWriter, Method, TransactionId};
@@ -94,6 +94,11 @@ impl Connections {
             unbound += usize::from(!matches!(connection.state, State::Bound));
         }
         all < MAX_CONNECTIONS && unbound < MAX_UNBOUND
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
     }
 
     /// Gives memory back that only more connections than there are now would need.
@@ -229,8 +234,9 @@ impl<R: CryptoRng> Server<R> {
         }
     }
 
-    /// It took too long: to connect, or for the client to come for it.
-    pub(super) fn expire_connection(&mut self, id: ConnectionId) {
+    /// Ends one before either end does: it took too long, or may not be any more. A client that still waits to hear how
+    /// its Connect goes is told that it does not.
+    pub(super) fn disconnect(&mut self, id: ConnectionId) {
         self.push(Action::Disconnect { connection: id });
         let is_connecting = self
             .connections
@@ -247,18 +253,23 @@ impl<R: CryptoRng> Server<R> {
             connections.by_id.iter().filter(|(_, found)| !parts.policy.allows_ip(found.peer.0.ip()));
         let mut ids: Vec<_> = forbidden.map(|(id, _)| *id).collect();
         ids.sort_unstable();
-        for id in ids {
-            self.push(Action::Disconnect { connection: id });
-            self.handle_connection_closed(id);
-        }
+        ids.into_iter().for_each(|id| self.disconnect(id));
     }
 
-    /// Ends all connections of an allocation.
-    pub(super) fn end_connections(&mut self, allocation: AllocationId) {
+    /// Ends all connections of an allocation that ends.
+    pub(super) fn end_connections(&mut self, allocation: AllocationId, reason: EndReason) {
         let ids: Vec<_> = self.connections.of(allocation).map(|(id, _)| id).collect();
         for id in ids {
-            self.push(Action::Disconnect { connection: id });
-            self.handle_connection_closed(id);
+            match reason {
+                // There is nobody to tell.
+                EndReason::Disconnected | EndReason::HandedOver => {
+                    self.push(Action::Disconnect { connection: id });
+                    self.handle_connection_closed(id);
+                }
+                EndReason::Expired | EndReason::Released | EndReason::Closed | EndReason::Shutdown => {
+                    self.disconnect(id);
+                }
+            }
         }
     }
 

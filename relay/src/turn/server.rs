@@ -191,7 +191,7 @@ impl<R: CryptoRng> Server<R> {
             match expiry {
                 Expiry::Channel(allocation, channel) => self.unbind(allocation, channel),
                 Expiry::Permission(allocation, peer) => self.revoke(allocation, peer),
-                Expiry::Connection(connection) => self.expire_connection(connection),
+                Expiry::Connection(connection) => self.disconnect(connection),
                 Expiry::Allocation(allocation) => self.delete(allocation, EndReason::Expired),
             }
         }
@@ -313,7 +313,7 @@ impl<R: CryptoRng> Server<R> {
 
     /// Ends an allocation and all that goes with it.
     pub(super) fn delete(&mut self, id: AllocationId, reason: EndReason) {
-        self.end_connections(id);
+        self.end_connections(id, reason);
         let departure = self.allocations.get(id.0).and_then(Allocation::summary);
         let Some(allocation) = self.allocations.try_remove(id.0) else { return };
         self.clients.remove(allocation.flow, id);

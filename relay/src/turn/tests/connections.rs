@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::world::{CLIENT, Client, PEER, World};
 use super::super::*;
-use crate::stun::{AttributeType, Class, Message, Method};
+use crate::stun::{AttributeType, Class, ErrorCode, Message, Method};
 
 const TCP: (AttributeType, [u8; 4]) = (AttributeType::REQUESTED_TRANSPORT, [6, 0, 0, 0]);
 
@@ -49,6 +49,10 @@ fn connecting(world: &mut World, client: &Client, peer: &str) -> ConnectionId {
 fn number(message: &Message<'_>) -> Option<ConnectionId> {
     let value = message.find(AttributeType::CONNECTION_ID)?.try_into().ok()?;
     Some(ConnectionId(u32::from_be_bytes(value)))
+}
+
+fn code(message: &Message<'_>) -> Option<u16> {
+    Some(ErrorCode::parse(message.find(AttributeType::ERROR_CODE)?)?.number())
 }
 
 fn bind(world: &mut World, client: &Client, ConnectionId(id): ConnectionId) -> Option<u16> {
@@ -256,10 +260,7 @@ fn connections_end_with_their_allocation() {
         world.actions();
         connecting(&mut world, &client, "8.8.8.8:5001");
         match ends {
-            "released" => {
-                let lifetime = vec![(AttributeType::LIFETIME, vec![0; 4])];
-                assert_eq!(world.code(&client, Method::REFRESH, lifetime), None);
-            }
+            "released" => release(&mut world, &client),
             "expired" => world.advance(Duration::from_secs(600)),
             _ => {
                 world.server.handle_flow_closed(client.flow);
@@ -271,6 +272,39 @@ fn connections_end_with_their_allocation() {
         assert!(closed >= 2, "{ends}");
         assert_eq!(world.server.poll_timeout(), None, "{ends}: nothing is left to end");
     }
+}
+
+#[test]
+fn a_client_that_waits_for_a_connection_is_told_when_its_allocation_ends_first() {
+    for ends in ["released", "closed", "disconnected"] {
+        let mut world = World::new();
+        let client = allocated(&mut world);
+        let id = connecting(&mut world, &client, PEER);
+        match ends {
+            "released" => release(&mut world, &client),
+            "closed" => world.server.close(AllocationId(0), EndReason::Closed),
+            _ => world.server.handle_flow_closed(client.flow),
+        }
+        world.act();
+        let happened = world.actions();
+        assert!(happened.contains(&Action::Disconnect { connection: id }), "{ends}");
+        let told = happened.iter().filter_map(|action| {
+            let Action::Respond { flow, message } = action else { return None };
+            Some((*flow, Message::parse(message).unwrap()))
+        });
+        let told = told.filter(|(_, message)| message.method() == Method::CONNECT);
+        let told: Vec<_> = told.map(|(flow, message)| (flow, message.class(), code(&message))).collect();
+        match ends {
+            "disconnected" => assert_eq!(told, [], "there is nobody to tell"),
+            _ => assert_eq!(told, [(client.flow, Class::Error, Some(447))], "{ends}"),
+        }
+    }
+}
+
+fn release(world: &mut World, client: &Client) {
+    let lifetime = vec![(AttributeType::LIFETIME, vec![0; 4])];
+    let request = world.request(client, Method::REFRESH, &lifetime);
+    world.deliver(client.flow, &request);
 }
 
 #[test]
