@@ -48,6 +48,8 @@ pub use snapshot::{Corrupt, Restored, Snapshot};
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod tcp_model;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod wider_model;
