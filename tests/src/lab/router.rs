@@ -141,9 +141,13 @@ impl Router {
 
     /// Forgets every mapping: hosts inside keep their sockets, and the world sees other ports.
     pub fn rebind(&self) -> Result<()> {
+        // Nothing passes meanwhile: a packet of a connection that is not forgotten yet would teach the new rules the old
+        // mapping.
+        let replaced = "delete table ip nat\ndelete table ip6 firewall\n";
+        self.place.nft(&format!("{replaced}{CLOSED}"))?;
+        self.place.forget_connections()?;
         let rules = self.nat.rules(self.wan.addresses.v4);
-        self.place.nft(&format!("delete table ip nat\ndelete table ip6 firewall\n{rules}"))?;
-        self.place.forget_connections()
+        self.place.nft(&format!("{replaced}{rules}"))
     }
 
     /// Gets another outer IPv4 address, as at the end of a lease.
@@ -253,6 +257,18 @@ impl Passages {
         Ok(())
     }
 }
+
+/// Lets nothing through.
+const CLOSED: &str = "\
+table ip nat {
+ chain forward { type filter hook forward priority filter; policy drop;
+ }
+}
+table ip6 firewall {
+ chain forward { type filter hook forward priority filter; policy drop;
+ }
+}
+";
 
 /// After the firewall: what it drops is not counted. It stays when the translator forgets.
 const WITNESS: &str = "\

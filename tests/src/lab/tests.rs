@@ -1,6 +1,7 @@
 //! Labs that are what they say, and verbs that do what they are called.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::internet::Server;
@@ -67,6 +68,28 @@ fn a_rebinding_gives_the_same_socket_another_port_and_a_renumbering_another_addr
     assert_ne!(rebound.port(), before.port(), "one in 64 000 runs may have drawn the same port");
     router.renumber().unwrap();
     assert_ne!(lab.reflect(&socket).ip(), before.ip());
+}
+
+#[test]
+fn a_rebinding_forgets_a_mapping_that_is_in_use_at_that_moment() {
+    let Some(mut lab) = World::new() else { return };
+    let mut router = lab.internet.attach_router("left", Nat::PORT_RESTRICTED, 1).unwrap();
+    let (host, _) = router.attach_host().unwrap();
+    let socket = socket(&host);
+    let before = lab.reflect(&socket);
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while busy.load(Ordering::Relaxed) {
+                // A full queue is no matter.
+                let _ = socket.send_to(b"no question", (lab.server.first.v4, 9));
+            }
+        });
+        let rebound = router.rebind();
+        busy.store(false, Ordering::Relaxed);
+        rebound.unwrap();
+    });
+    assert_ne!(lab.reflect(&socket).port(), before.port(), "one in 64 000 runs may have drawn the same port");
 }
 
 #[test]
