@@ -1,13 +1,13 @@
 //! Two homes with a bad line between them: what delay, jitter and loss do to a file and to a call.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::homes::Town;
+use super::transfer::Transfer;
 use crate::clock::{self, Deadline};
-use crate::event::{Event, EventKind, File};
+use crate::event::EventKind;
 use crate::lab::Nat;
 use crate::lab::cable::{Cable, Rate, Traits, Way, self_test};
 use crate::peer::{Call, Peer};
@@ -65,8 +65,7 @@ pub(super) fn bad_line(ctx: &Context) -> Result<Evidence> {
         lost.push(format!("{gone} of {entered} frames"));
     }
     let before = cable.counted()?;
-    let sent = send(ctx, &town)?;
-    let took = sent.arrive()?;
+    let took = Transfer::begin(ctx, &town, LENGTH, &[])?.arrive(TRANSFER)?;
     // Directly or, where a lost check made the peers settle for it, by the relay: the cable is on either way.
     let crossed =
         cable.counted()?.into_iter().zip(before).map(|(after, before)| after.entered - before.entered);
@@ -191,53 +190,4 @@ fn dropped_in(cable: &Cable, peer: &Peer, reports: usize) -> Result<f64> {
     }
     let [after, _] = cable.counted()?;
     Ok((after.dropped - before.dropped) as f64 / (after.entered - before.entered).max(1) as f64)
-}
-
-/// A file on its way.
-struct Sent<'a> {
-    ctx: &'a Context,
-    since: std::time::Instant,
-    content: Vec<u8>,
-    peers: [Peer; 2],
-}
-
-fn send<'a>(ctx: &'a Context, town: &Town) -> Result<Sent<'a>> {
-    let source = ctx.folder().join("large");
-    let content: Vec<u8> = (0u32..)
-        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0])
-        .take(LENGTH)
-        .collect();
-    fs::write(&source, &content)?;
-    let url = town.signaling.url();
-    let verb = args!["receive", "--key", "file", "--to", ctx.folder().join("target")];
-    let receiver = Peer::verb(ctx, &town.right, &url, "receiver", &[], verb)?;
-    receiver.joined()?;
-    let verb = args!["send", "--key", "file", source];
-    let sender = Peer::verb(ctx, &town.left, &url, "sender", &[], verb)?;
-    sender.connected()?;
-    Ok(Sent { ctx, since: clock::now(), content, peers: [sender, receiver] })
-}
-
-impl Sent<'_> {
-    /// How long it took.
-    fn arrive(mut self) -> Result<Duration> {
-        let deadline = Deadline::after(TRANSFER);
-        let mut hashes = Vec::new();
-        for peer in &mut self.peers {
-            let file = |line: &str| {
-                let EventKind::File(file) = Event::parse(line)?.kind else { return Ok(None) };
-                Ok(Some(file))
-            };
-            let File { blake3, bytes, .. } =
-                peer.process.wait_for("the file", Mark::START, deadline, file)?;
-            ensure!(bytes == LENGTH as u64, "{bytes} bytes of {LENGTH}");
-            hashes.push(blake3);
-            let code = peer.process.exit_code(deadline)?;
-            ensure!(code == 0, "{} ended with {code}. {}", peer.process.name(), peer.process.last_words());
-        }
-        let took = clock::now().duration_since(self.since);
-        ensure!(hashes.first() == hashes.last(), "{hashes:?}");
-        ensure!(fs::read(self.ctx.folder().join("target/large"))? == self.content, "the file differs");
-        Ok(took)
-    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::transfer;
 use crate::clock::{Deadline, PATIENCE};
 use crate::event::{Connected, EventKind, File};
 use crate::process::Mark;
@@ -17,7 +18,7 @@ use crate::{Context, Evidence, args};
 
 pub(super) fn files(ctx: &Context) -> Result<Evidence> {
     let stack = Stack::start(ctx)?;
-    let (connected, facts) = transfer(ctx, &stack, LENGTH, &[])?;
+    let (connected, facts) = carried(ctx, &stack, LENGTH, &[])?;
     ensure!(connected.path.is_direct(), "the path is {}", connected.path);
     let relayed = stack.relay.forwarded(Direction::ToClient)?.bytes;
     ensure!(relayed < LENGTH as u64 / 100, "the relay forwarded {relayed} bytes of a direct transfer");
@@ -26,7 +27,7 @@ pub(super) fn files(ctx: &Context) -> Result<Evidence> {
 
 pub(super) fn files_relayed(ctx: &Context) -> Result<Evidence> {
     let stack = Stack::start(ctx)?;
-    let (connected, facts) = transfer(ctx, &stack, LENGTH, &args!["--ice-policy", "relay"])?;
+    let (connected, facts) = carried(ctx, &stack, LENGTH, &args!["--ice-policy", "relay"])?;
     relay_counted(&stack.relay, &connected, facts)
 }
 
@@ -48,7 +49,7 @@ pub(super) fn files_relayed_tls(ctx: &Context) -> Result<Evidence> {
     drop((sender, receiver));
 
     let global = args!["--ice-policy", "relay", "--ca", ctx.folder().join("relay-cert.pem")];
-    let (connected, facts) = transfer(ctx, &stack, LENGTH / 4, &global)?;
+    let (connected, facts) = carried(ctx, &stack, LENGTH / 4, &global)?;
     Ok(relay_counted(&stack.relay, &connected, facts)?
         .fact(format!("without --ca there was no path: {}", failure.message)))
 }
@@ -62,13 +63,10 @@ fn relay_counted(relay: &Relay, connected: &Connected, facts: String) -> Result<
 }
 
 /// Sends a large file and a folder; returns the path and what happened.
-fn transfer(ctx: &Context, stack: &Stack, length: usize, global: &[OsString]) -> Result<(Connected, String)> {
+fn carried(ctx: &Context, stack: &Stack, length: usize, global: &[OsString]) -> Result<(Connected, String)> {
     let (source, target) = (ctx.folder().join("source"), ctx.folder().join("target"));
     fs::create_dir_all(source.join("folder/deeper"))?;
-    let content: Vec<u8> = (0u32..)
-        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0])
-        .take(length)
-        .collect();
+    let content = transfer::content(length);
     fs::write(source.join("large"), &content)?;
     for name in ["folder/an odd\nname", "folder/deeper/-rf", "folder/deeper/empty"] {
         fs::write(source.join(name), if name.ends_with("empty") { "" } else { name })?;

@@ -24,7 +24,7 @@ const FAULTS: [Fault; 5] = [
     Fault { name: "rebinding", strike: |home| home.router.rebind() },
     Fault { name: "another address", strike: |home| home.router.renumber() },
     Fault { name: "roaming", strike: Home::roam },
-    Fault { name: "cable out for 5 s", strike: Home::cable_out },
+    Fault { name: "cable out for 5 s", strike: |home| cable_out(home.router.wan()) },
     Fault { name: "one in ten lost", strike: |home| home.router.wan().lose(100) },
 ];
 
@@ -48,15 +48,17 @@ impl Home {
         self.cable = self.next.take_in(&self.host, &self.cable)?;
         Ok(())
     }
-
-    fn cable_out(&mut self) -> Result<()> {
-        self.router.wan().cut()?;
-        let back = Deadline::after(Duration::from_secs(5));
-        // The length of the outage is the fault.
-        clock::poll("the end of the outage", Deadline::after(PATIENCE), || Ok(back.passed().then_some(())))?;
-        self.router.wan().mend()
-    }
 }
+
+pub(super) fn cable_out(cable: &Attachment) -> Result<()> {
+    cable.cut()?;
+    let back = Deadline::after(OUTAGE);
+    // The length of the outage is the fault.
+    clock::poll("the end of the outage", Deadline::after(PATIENCE), || Ok(back.passed().then_some(())))?;
+    cable.mend()
+}
+
+pub(super) const OUTAGE: Duration = Duration::from_secs(5);
 
 /// Each fault strikes a call of its own, all at the same time.
 pub(super) fn during_a_call(ctx: &Context) -> Result<Evidence> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::browser::{Browsers, Page, Setup};
 use crate::host::Host;
-use crate::lab::internet::Server;
+use crate::lab::internet::{Attachment, Server};
 use crate::lab::{Internet, Nat, Router, rights};
 use crate::peer::{Call, Peer};
 use crate::relay::{self, Direction, Relay};
@@ -23,6 +23,8 @@ pub(super) struct Town {
     pub(super) signaling: Signaling,
     pub(super) signaling_flags: Vec<OsString>,
     routers: Vec<Router>,
+    /// Of the left host, to whatever router it is at.
+    cable: Attachment,
     pub(super) left: Host,
     pub(super) right: Host,
 }
@@ -45,12 +47,12 @@ impl Town {
         let mut hosts = Vec::new();
         for ((name, nat), number) in ["left", "right"].into_iter().zip(nats).zip(1..) {
             let mut router = internet.attach_router(name, nat, number)?;
-            let (host, _) = router.attach_host()?;
+            let (host, cable) = router.attach_host()?;
             without_ipv6(&host)?;
             routers.push(router);
-            hosts.push(host);
+            hosts.push((host, cable));
         }
-        let (Some(right), Some(left)) = (hosts.pop(), hosts.pop()) else {
+        let (Some((right, _)), Some((left, cable))) = (hosts.pop(), hosts.pop()) else {
             anyhow::bail!("two homes have two hosts")
         };
         let mut flags = args!["--turn-secret", relay::SECRET];
@@ -68,7 +70,7 @@ impl Town {
         // A port that even strict firewalls let through.
         let signaling = Signaling::listen(ctx, &place, "signaling", &format!("{}:80", place.ip), &flags)?;
         let relays = running;
-        Ok(Self { internet, server, relays, signaling, signaling_flags: flags, routers, left, right })
+        Ok(Self { internet, server, relays, signaling, signaling_flags: flags, routers, cable, left, right })
     }
 
     /// Where signaling runs.
@@ -80,8 +82,18 @@ impl Town {
         self.relays.first().context("no relay")
     }
 
-    fn router(&mut self, index: usize) -> Result<&mut Router> {
+    /// Those of the left home and of the right one.
+    pub(super) fn router(&mut self, index: usize) -> Result<&mut Router> {
         self.routers.get_mut(index).context("no such router")
+    }
+
+    /// The left host goes to another home.
+    pub(super) fn roam(&mut self) -> Result<()> {
+        let nat = self.router(0)?.nat();
+        let mut next = self.internet.attach_router("next", nat, 3)?;
+        self.cable = next.take_in(&self.left, &self.cable)?;
+        self.routers.push(next);
+        without_ipv6(&self.left)
     }
 
     pub(super) fn call(&self, ctx: &Context, host: &Host, call: Call) -> Result<Peer> {

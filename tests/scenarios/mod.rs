@@ -12,6 +12,7 @@ mod cluster;
 mod coturn;
 mod direct;
 mod faults;
+mod file_faults;
 mod homes;
 mod identity;
 mod lab;
@@ -24,6 +25,7 @@ mod recordings;
 mod relayed;
 mod rooms;
 mod servers;
+mod transfer;
 mod uclient;
 mod upgrade;
 mod variants;
@@ -401,6 +403,12 @@ pub static ALL: &[Scenario] = &[
         claim: "a call outlives what goes wrong with its network, and nothing said is lost",
         needs: &[],
         run: faults::during_a_call,
+    },
+    Scenario {
+        name: "nat-file-faults",
+        claim: "a file arrives whole, by itself, whatever goes wrong with a network or a server on the way",
+        needs: &[],
+        run: file_faults::during_a_transfer,
     },
     Scenario {
         name: "nat-ice-tcp",

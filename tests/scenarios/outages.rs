@@ -19,16 +19,16 @@ use crate::signaling::Signaling;
 use crate::{Context, Evidence};
 
 /// What becomes of a server, and between whom.
-struct Fault {
-    name: &'static str,
-    nats: [Nat; 2],
-    relays: u16,
-    happens: fn(&Context, &mut Town) -> Result<()>,
+pub(super) struct Fault {
+    pub(super) name: &'static str,
+    pub(super) nats: [Nat; 2],
+    pub(super) relays: u16,
+    pub(super) happens: fn(&Context, &mut Town) -> Result<()>,
 }
 
-const HOMES: [Nat; 2] = [Nat::PORT_RESTRICTED, Nat::PORT_RESTRICTED];
+pub(super) const HOMES: [Nat; 2] = [Nat::PORT_RESTRICTED, Nat::PORT_RESTRICTED];
 /// Homes that the relay alone can bring together.
-const STRICT: [Nat; 2] = [Nat::SYMMETRIC, Nat::SYMMETRIC];
+pub(super) const STRICT: [Nat; 2] = [Nat::SYMMETRIC, Nat::SYMMETRIC];
 
 const FAULTS: [Fault; 3] = [
     Fault { name: "relay-restarted", nats: STRICT, relays: 1, happens: restart_relay },
@@ -122,7 +122,7 @@ const LINES: usize = 50;
 /// Consent has to be missed first, and then a restart may be in vain once or twice.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-fn restart_relay(ctx: &Context, town: &mut Town) -> Result<()> {
+pub(super) fn restart_relay(ctx: &Context, town: &mut Town) -> Result<()> {
     let mut old = town.relays.pop().context("no relay")?;
     old.process.signal(Signal::KILL)?;
     old.process.wait_exit(Deadline::after(clock::PATIENCE))?;
@@ -131,7 +131,7 @@ fn restart_relay(ctx: &Context, town: &mut Town) -> Result<()> {
 }
 
 /// The one that carried most.
-fn kill_relay(_: &Context, town: &mut Town) -> Result<()> {
+pub(super) fn kill_relay(_: &Context, town: &mut Town) -> Result<()> {
     let mut busiest = None;
     for relay in &town.relays {
         let bytes = relay.forwarded(Direction::ToClient)?.bytes + relay.forwarded(Direction::ToPeer)?.bytes;

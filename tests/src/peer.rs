@@ -192,7 +192,21 @@ impl Peer {
         global: &[OsString],
         verb: Vec<OsString>,
     ) -> Result<Self> {
-        let mut args = args!["--signaling", signaling, "--json", "--bind", host.ip.to_string()];
+        let mut bound = args!["--bind", host.ip.to_string()];
+        bound.extend_from_slice(global);
+        Self::verb_at_every_address(ctx, host, signaling, name, &bound, verb)
+    }
+
+    /// The same at every address of its host, so that it may roam.
+    pub fn verb_at_every_address(
+        ctx: &Context,
+        host: &Host,
+        signaling: &str,
+        name: &str,
+        global: &[OsString],
+        verb: Vec<OsString>,
+    ) -> Result<Self> {
+        let mut args = args!["--signaling", signaling, "--json"];
         args.extend_from_slice(global);
         args.extend(verb);
         Ok(Self { process: ctx.spawn(host, name, "farcall-peer", args)? })
