@@ -22,7 +22,7 @@ use crate::media::{Feed, Feeds, Tones};
 use crate::net::{
     self, BindAddresses, Change, Changes, Eagerness, IcePolicy, IceServer, ServerOutcome, UsableServers,
 };
-use crate::report::{Event, MediaKind, SignalingState, milliseconds};
+use crate::report::{Event, MediaKind, PathReport, SignalingState, milliseconds};
 use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
 use crate::signaling::{self, Client, Notice};
 
@@ -173,6 +173,7 @@ impl Peer {
                 unattended: config.unattended,
             }),
             signaling,
+            signaling_lost: false,
             connection: None,
             connecting: connection::Config {
                 policy: config.policy,
@@ -297,6 +298,8 @@ struct FeedChange {
 struct Agent {
     session: Session,
     signaling: Client,
+    /// What is said now arrives later.
+    signaling_lost: bool,
     connection: Option<Connection>,
     connecting: connection::Config,
     /// As signaling handed them out last.
@@ -381,13 +384,18 @@ impl Agent {
                 }
             }
             Notice::Signal(signal) => self.session.handle_signal(clock::now(), signal),
-            Notice::Lost => self.tell(Event::Signaling { state: SignalingState::Lost }).await,
-            Notice::Resumed => self.tell(Event::Signaling { state: SignalingState::Resumed }).await,
-            Notice::Rejoined => self.tell(Event::Signaling { state: SignalingState::Rejoined }).await,
+            Notice::Lost => self.tell_of_signaling(SignalingState::Lost).await,
+            Notice::Resumed => self.tell_of_signaling(SignalingState::Resumed).await,
+            Notice::Rejoined => self.tell_of_signaling(SignalingState::Rejoined).await,
             Notice::Warning(message) => self.tell(Event::Warning { message }).await,
             // Its own case in the loop.
             Notice::Failed(_) => {}
         }
+    }
+
+    async fn tell_of_signaling(&mut self, state: SignalingState) {
+        self.signaling_lost = state == SignalingState::Lost;
+        self.tell(Event::Signaling { state }).await;
     }
 
     async fn happening(&mut self, link: LinkId, happening: Happening) {
@@ -411,6 +419,10 @@ impl Agent {
             Happening::Link(event) => {
                 if event == LinkEvent::GatheringComplete {
                     self.complain_about_turn().await;
+                }
+                // Nobody would hear the offer; it is told again.
+                if event == LinkEvent::DirectPath && self.signaling_lost {
+                    return;
                 }
                 if event == LinkEvent::NegotiationNeeded
                     && let Some(connection) = self.connection_of(link)
@@ -455,6 +467,7 @@ impl Agent {
                 }
                 Intent::Remember { key } => self.remember(key).await,
                 Intent::Established { link, elapsed } => self.established(link, elapsed).await,
+                Intent::Settled { link } => self.settled(link).await,
                 Intent::AddCandidate { link, candidate } => {
                     if let Some(connection) = self.connection_mut(link) {
                         connection.add_candidate(candidate).await;
@@ -524,6 +537,18 @@ impl Agent {
             None => (unknown(), unknown(), unknown()),
         };
         self.tell(Event::Connected { local, remote, protocol, elapsed_ms: milliseconds(elapsed) }).await;
+    }
+
+    /// It was up before: tells if another path carries it.
+    async fn settled(&mut self, link: LinkId) {
+        let Some(connection) = self.connection.as_mut().filter(|connection| connection.link() == link) else {
+            return;
+        };
+        let session = &self.session;
+        let path = connection.settled(|address| session.remote_candidate_kind(address)).await;
+        if let Some(PathReport { local, remote, protocol }) = path {
+            self.tell(Event::Path { local, remote, protocol }).await;
+        }
     }
 
     async fn change_feed(&mut self, FeedChange { kind, feed }: FeedChange) {

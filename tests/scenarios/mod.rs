@@ -453,6 +453,12 @@ pub static ALL: &[Scenario] = &[
         run: variants::with_media,
     },
     Scenario {
+        name: "nat-moves-up",
+        claim: "a relayed call moves to a direct path that appears later, loses nothing, and is left alone where none does",
+        needs: &[],
+        run: variants::moves_up,
+    },
+    Scenario {
         name: "nat-tls-alone",
         claim: "a call gets out of a home that lets out TLS to port 443 alone",
         needs: &[],

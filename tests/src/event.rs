@@ -49,6 +49,7 @@ pub enum EventKind {
     },
     Candidate(Candidate),
     Connected(Connected),
+    Path(Path),
     OwnIdentity {
         key: String,
         file: String,

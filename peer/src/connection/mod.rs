@@ -47,7 +47,8 @@ use self::tones::{Agreed, Keypad};
 use crate::clock;
 use crate::media::{Feed, Feeds};
 use crate::net::{
-    BindAddresses, BurstGate, CuredRuntime, Eagerness, IcePolicy, Trust, Tunnels, TurnWatch, UsableServers,
+    BindAddresses, BurstGate, CuredRuntime, DirectPaths, Eagerness, Found, IcePolicy, Trust, Tunnels,
+    TurnWatch, UsableServers,
 };
 use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
 use crate::session::{Candidate, LinkEvent, LinkId, candidate, sdp};
@@ -96,6 +97,8 @@ pub(crate) struct Connection {
     /// Set when the other side is whom it should be: nothing of it is used before.
     accepted: watch::Sender<bool>,
     watch: Arc<TurnWatch>,
+    /// Where relayed paths are acceptable and direct ones as well.
+    direct: Option<Arc<DirectPaths>>,
     announced: Arc<Announced>,
     greetings: Arc<Greetings>,
     tones: Arc<Agreed>,
@@ -131,6 +134,7 @@ impl Connection {
         let watch = Arc::new(TurnWatch::new(turn.clone()));
         let tunnels = Tunnels::new(&turn, config.trust.clone(), config.eagerness, Arc::clone(&watch));
         let gate = Arc::<BurstGate>::default();
+        let direct = Arc::<DirectPaths>::default();
         let announced = Arc::<Announced>::default();
         let feedback = Arc::<Feedback>::default();
         let up = Arc::<AtomicBool>::default();
@@ -143,7 +147,12 @@ impl Connection {
             servers,
             policy: config.policy,
             addresses: config.addresses.clone(),
-            runtime: Arc::new(CuredRuntime::new(Arc::clone(&watch), Arc::new(tunnels), Arc::clone(&gate))),
+            runtime: Arc::new(CuredRuntime::new(
+                Arc::clone(&watch),
+                Arc::new(tunnels),
+                Arc::clone(&gate),
+                Arc::clone(&direct),
+            )),
             handler: Arc::new(Handler {
                 link,
                 happenings: happenings.clone(),
@@ -202,6 +211,7 @@ impl Connection {
             accepted,
             engine,
             watch,
+            direct: (!config.policy.relay_only).then_some(direct),
             announced,
             greetings,
             tones,
@@ -250,9 +260,10 @@ impl Connection {
         }
     }
 
-    async fn is_restart(&self, offer: &str) -> bool {
+    /// Whether the other side's description begins ICE anew.
+    async fn is_restart(&self, description: &str) -> bool {
         let before = self.engine.remote_description().await;
-        before.is_some_and(|before| sdp::ice_ufrag(&before.sdp) != sdp::ice_ufrag(offer))
+        before.is_some_and(|before| sdp::ice_ufrag(&before.sdp) != sdp::ice_ufrag(description))
     }
 
     pub(crate) async fn create_offer(&self, restart: bool) -> LinkEvent {
@@ -297,7 +308,7 @@ impl Connection {
     }
 
     pub(crate) async fn set_remote_offer(&self, sdp: String) -> LinkEvent {
-        self.read(&sdp);
+        self.read(&sdp).await;
         let step = async {
             let offer = RTCSessionDescription::offer(described::without_directions(&sdp))?;
             if self.is_restart(&sdp).await {
@@ -310,7 +321,7 @@ impl Connection {
     }
 
     pub(crate) async fn set_remote_answer(&self, sdp: String) -> LinkEvent {
-        self.read(&sdp);
+        self.read(&sdp).await;
         let step = async {
             self.engine.set_remote_description(RTCSessionDescription::answer(sdp)?).await?;
             Ok(LinkEvent::RemoteSet)
@@ -341,7 +352,12 @@ impl Connection {
     }
 
     /// What we, and not the engine, must know of the other side's description.
-    fn read(&self, sdp: &str) {
+    async fn read(&self, sdp: &str) {
+        if let Some(direct) = self.direct.as_ref()
+            && self.is_restart(sdp).await
+        {
+            direct.forget();
+        }
         self.tones.read(sdp);
         self.greetings.read(sdp);
         self.described.send_replace(Described::read(sdp));
@@ -349,17 +365,24 @@ impl Connection {
             self.passive.store(passive, Relaxed);
         }
         // Some put their candidates into the description.
-        let lines = sdp.lines().filter_map(|line| line.strip_prefix("a="));
-        for address in lines.filter_map(candidate::address) {
+        for line in sdp.lines().filter_map(|line| line.strip_prefix("a=")) {
+            self.hear_of(line);
+        }
+    }
+
+    /// A candidate of the other side, if it is one.
+    fn hear_of(&self, line: &str) {
+        if let Some(address) = candidate::address(line) {
             self.watch.signaled(address);
+        }
+        if let (Some(direct), Some(address)) = (self.direct.as_ref(), candidate::direct_address(line)) {
+            direct.learn(address);
         }
     }
 
     /// A candidate that cannot be tried is no misfortune: there are others.
     pub(crate) async fn add_candidate(&mut self, candidate: Candidate) {
-        if let Some(address) = candidate::address(&candidate.line) {
-            self.watch.signaled(address);
-        }
+        self.hear_of(&candidate.line);
         let is_tcp = candidate::is_tcp(&candidate.line);
         let init = RTCIceCandidateInit {
             candidate: candidate.line,
@@ -468,9 +491,31 @@ impl Connection {
         self.up_since.get_or_insert_with(clock::now);
         self.accepted.send_replace(true);
         self.send_what_is_agreed().await;
-        self.path = stats::path(&*self.engine, signaled, &self.watch).await;
+        self.find_path(signaled).await;
         self.tell_safety_words().await;
         self.path.clone()
+    }
+
+    /// The path that is in use now, if it is another than before.
+    pub(crate) async fn settled(&mut self, signaled: impl Fn(&str) -> Option<String>) -> Option<PathReport> {
+        let before = self.path.take();
+        self.find_path(signaled).await;
+        self.path.clone().filter(|path| before.as_ref() != Some(path))
+    }
+
+    /// Finds out which it is; if it is relayed, a direct one is looked for.
+    async fn find_path(&mut self, signaled: impl Fn(&str) -> Option<String>) {
+        self.path = stats::path(&*self.engine, signaled, &self.watch).await;
+        let Some(direct) = &self.direct else { return };
+        if self.path.as_ref().is_some_and(PathReport::is_relayed) {
+            let (link, happenings) = (self.link, self.happenings.clone());
+            let found = Found::new(move || {
+                let _ = happenings.send((link, Happening::Link(LinkEvent::DirectPath)));
+            });
+            direct.search(clock::now(), &found);
+        } else {
+            direct.rest();
+        }
     }
 
     /// Tells them when they are computed, which takes a while on purpose.

@@ -3,6 +3,7 @@
 mod addresses;
 pub(crate) mod binding;
 mod changes;
+mod direct;
 mod ice_servers;
 mod ice_tcp;
 mod repeat;
@@ -16,6 +17,7 @@ mod turn_watch;
 
 pub(crate) use self::addresses::BindAddresses;
 pub(crate) use self::changes::{Change, Changes};
+pub(crate) use self::direct::{DirectPaths, Found};
 pub(crate) use self::ice_servers::UsableServers;
 pub use self::ice_servers::{IcePolicy, IceServer};
 pub(crate) use self::runtime::CuredRuntime;

@@ -19,6 +19,7 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
 };
 
+use super::direct::DirectPaths;
 use super::ice_servers::split_authority;
 use super::ice_tcp::{self, IceListener};
 use super::socket::{self, BurstGate, WatchedSocket};
@@ -33,12 +34,18 @@ pub(crate) struct CuredRuntime {
     watch: Arc<TurnWatch>,
     tunnels: Arc<Tunnels>,
     gate: Arc<BurstGate>,
+    direct: Arc<DirectPaths>,
     nudger: Nudger,
 }
 
 impl CuredRuntime {
-    pub(crate) fn new(watch: Arc<TurnWatch>, tunnels: Arc<Tunnels>, gate: Arc<BurstGate>) -> Self {
-        Self { watch, tunnels, gate, nudger: Nudger::default() }
+    pub(crate) fn new(
+        watch: Arc<TurnWatch>,
+        tunnels: Arc<Tunnels>,
+        gate: Arc<BurstGate>,
+        direct: Arc<DirectPaths>,
+    ) -> Self {
+        Self { watch, tunnels, gate, direct, nudger: Nudger::default() }
     }
 }
 
@@ -55,7 +62,7 @@ impl Runtime for CuredRuntime {
         let tunnels = SocketTunnels::new(Arc::clone(&self.tunnels), socket.local_addr()?.ip());
         let inner = socket::wrap(socket)?;
         let (watch, gate) = (Arc::clone(&self.watch), Arc::clone(&self.gate));
-        Ok(Arc::new(WatchedSocket::new(inner, tunnels, watch, gate)))
+        Ok(Arc::new(WatchedSocket::new(inner, tunnels, watch, gate, &self.direct)?))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -198,7 +205,7 @@ mod tests {
     async fn sleep_outside_of_the_driver_sleeps() {
         let watch = Arc::new(TurnWatch::new(Vec::new()));
         let tunnels = Tunnels::new(&[], Trust::default(), Eagerness::AtOnce, Arc::clone(&watch));
-        let runtime = CuredRuntime::new(watch, Arc::new(tunnels), Arc::default());
+        let runtime = CuredRuntime::new(watch, Arc::new(tunnels), Arc::default(), Arc::default());
         let slept =
             tokio::time::timeout(Duration::from_millis(20), runtime.sleep(Duration::from_secs(60))).await;
         assert!(slept.is_err());

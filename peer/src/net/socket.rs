@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use socket2::SockRef;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime as _, TokioRuntime, Transmit};
 
+use super::direct::{Checker, DirectPaths, Found};
 use super::repeat::{Alarm, Repeater};
 use super::reservoir::Reservoir;
 use super::tunnel::SocketTunnels;
@@ -62,16 +64,38 @@ impl BurstGate {
 }
 
 /// A socket whose traffic with TURN servers is watched and goes through streams where need be, whose bursts are held
-/// up at first, and which repeats the last of what gets no answer.
+/// up at first, and which sends what nobody asked it to.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     tunnels: SocketTunnels,
     watch: Arc<TurnWatch>,
     gate: Arc<BurstGate>,
-    repeating: Mutex<(Repeater, Alarm)>,
+    awake: Arc<Mutex<Awake>>,
     /// The driver has just been given a datagram.
     served: AtomicBool,
+}
+
+/// What a socket sends by itself, when its time comes: the last of what gets no answer, and checks of other paths.
+#[derive(Debug)]
+pub(super) struct Awake {
+    local: SocketAddr,
+    repeater: Repeater,
+    pub(super) checker: Checker,
+    alarm: Alarm,
+}
+
+impl Awake {
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.repeater.poll_timeout(), self.checker.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// From now on, see [`DirectPaths::search`].
+    pub(super) fn search(&mut self, now: Instant, targets: &[SocketAddr], found: &Found) {
+        self.checker.search(now, self.local, targets, found);
+        let due = self.poll_timeout();
+        self.alarm.sound_by(due);
+    }
 }
 
 impl WatchedSocket {
@@ -80,14 +104,21 @@ impl WatchedSocket {
         tunnels: SocketTunnels,
         watch: Arc<TurnWatch>,
         gate: Arc<BurstGate>,
-    ) -> Self {
-        Self { inner, tunnels, watch, gate, repeating: Mutex::default(), served: AtomicBool::new(false) }
+        direct: &DirectPaths,
+    ) -> io::Result<Self> {
+        let awake = Awake {
+            local: inner.local_addr()?,
+            repeater: Repeater::default(),
+            checker: Checker::default(),
+            alarm: Alarm::default(),
+        };
+        let awake = Arc::new(Mutex::new(awake));
+        direct.join(&awake);
+        Ok(Self { inner, tunnels, watch, gate, awake, served: AtomicBool::new(false) })
     }
-}
 
-impl WatchedSocket {
-    fn repeating(&self) -> MutexGuard<'_, (Repeater, Alarm)> {
-        self.repeating.lock().unwrap_or_else(PoisonError::into_inner)
+    fn awake(&self) -> MutexGuard<'_, Awake> {
+        self.awake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// By whichever way the destination takes.
@@ -99,22 +130,19 @@ impl WatchedSocket {
         self.inner.poll_send(cx, transmit)
     }
 
-    /// Sends again what is due, and has the driver come back for the next.
-    fn repeat(&self, cx: &mut Context<'_>) {
-        let mut repeating = self.repeating();
-        let (repeater, alarm) = &mut *repeating;
-        for sent in repeater.poll(clock::now()) {
-            let transmit = Transmit {
-                destination: sent.to,
-                contents: &sent.datagram,
-                ecn: None,
-                segment_size: None,
-                src_ip: None,
-            };
+    /// Sends what is due, and has the driver come back for the next.
+    fn send_by_itself(&self, cx: &mut Context<'_>) {
+        let mut awake = self.awake();
+        let Awake { repeater, checker, .. } = &mut *awake;
+        let now = clock::now();
+        let again = repeater.poll(now).map(|sent| (sent.to, &*sent.datagram));
+        for (destination, contents) in again.chain(checker.poll(now)) {
+            let transmit = Transmit { destination, contents, ecn: None, segment_size: None, src_ip: None };
             // What finds no room is lost once more.
             let _ = self.poll_hand_over(cx, &transmit);
         }
-        alarm.set(repeater.poll_timeout(), cx);
+        let due = awake.poll_timeout();
+        awake.alarm.set(due, cx);
     }
 
     /// Drops what comes too early, see [`TurnWatch::is_unannounced_relay`]; returns how many are left.
@@ -148,14 +176,15 @@ impl AsyncUdpSocket for WatchedSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         let sent = ready!(self.poll_hand_over(cx, transmit))?;
-        let mut repeating = self.repeating();
-        let (repeater, alarm) = &mut *repeating;
+        let mut awake = self.awake();
         let now = clock::now();
         for datagram in transmit.contents.chunks(segment(transmit)) {
             self.watch.sent(transmit.destination, datagram);
-            repeater.sent(now, transmit.destination, datagram);
+            awake.repeater.sent(now, transmit.destination, datagram);
+            awake.checker.sent(datagram);
         }
-        alarm.sound_by(repeater.poll_timeout());
+        let due = awake.poll_timeout();
+        awake.alarm.sound_by(due);
         Poll::Ready(Ok(sent))
     }
 
@@ -169,7 +198,7 @@ impl AsyncUdpSocket for WatchedSocket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.repeat(cx);
+        self.send_by_itself(cx);
         let messages = loop {
             if let Poll::Ready(messages) = self.tunnels.poll_recv(cx, bufs, meta) {
                 break messages;
@@ -182,13 +211,14 @@ impl AsyncUdpSocket for WatchedSocket {
             }
         };
         self.served.store(true, Relaxed);
-        let mut repeating = self.repeating();
+        let mut awake = self.awake();
         let now = clock::now();
         for (buffer, meta) in bufs.iter().zip(meta.iter()).take(messages) {
             let received = buffer.get(..meta.len).unwrap_or_default();
             for datagram in received.chunks(meta.stride.max(1)) {
                 self.watch.received(meta.addr, datagram);
-                repeating.0.received(now, meta.addr, datagram);
+                awake.repeater.received(now, meta.addr, datagram);
+                awake.checker.received(now, meta.addr, datagram);
             }
         }
         Poll::Ready(Ok(messages))
@@ -230,7 +260,8 @@ mod tests {
         let tunnels = Tunnels::new(&[], Trust::default(), Eagerness::AtOnce, Arc::clone(&watch));
         let tunnels = SocketTunnels::new(Arc::new(tunnels), Ipv4Addr::LOCALHOST.into());
         let inner = TokioRuntime.wrap_udp_socket(ours).unwrap();
-        let socket = WatchedSocket::new(inner, tunnels, watch, Arc::clone(&gate));
+        let direct = DirectPaths::default();
+        let socket = WatchedSocket::new(inner, tunnels, watch, Arc::clone(&gate), &direct).unwrap();
         (theirs, gate, socket)
     }
 

@@ -52,6 +52,13 @@ pub(super) fn check(message: &[u8]) -> Option<Check> {
     Some(if kind == BINDING_REQUEST { Check::Request(transaction) } else { Check::Success(transaction) })
 }
 
+/// Whether it asks another peer, in the open, if it can be heard, and for no more than that.
+pub(super) fn is_plain_check(datagram: &[u8]) -> bool {
+    matches!(check(datagram), Some(Check::Request(_)))
+        && attribute(datagram, USERNAME).is_some()
+        && attribute(datagram, USE_CANDIDATE).is_none()
+}
+
 /// What a server would say that has no room, to an Allocate request.
 pub(super) fn refusal(request: &[u8]) -> Option<Vec<u8>> {
     let Kind::AllocateRequest { transaction, .. } = look(request) else { return None };
@@ -111,6 +118,7 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const USE_CANDIDATE: u16 = 0x0025;
 const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
 const ALLOCATE_REQUEST: u16 = 0x0003;

@@ -56,6 +56,15 @@ pub enum Event {
         /// Since both were in the room.
         elapsed_ms: f64,
     },
+    /// They flow by another path from now on.
+    Path {
+        /// Type of the local candidate in use.
+        local: String,
+        /// Type of the remote candidate in use.
+        remote: String,
+        /// Transport protocol.
+        protocol: String,
+    },
     /// A code was made, which the other side must be told.
     Code {
         /// Four digits and three words.
@@ -419,6 +428,13 @@ pub struct PathReport {
     pub remote: String,
     /// Transport protocol.
     pub protocol: String,
+}
+
+impl PathReport {
+    /// Whether a relay stands between the two.
+    pub(crate) fn is_relayed(&self) -> bool {
+        [&self.local, &self.remote].into_iter().any(|kind| kind == "relay")
+    }
 }
 
 /// How the network treats UDP. RFC 5780.

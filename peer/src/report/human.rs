@@ -39,6 +39,9 @@ pub(super) fn describe(event: &Event) -> Option<String> {
         Event::Connected { local, remote, protocol, elapsed_ms } => {
             format!("Path: {local} to {remote} over {protocol}, up after {elapsed_ms:.0} ms")
         }
+        Event::Path { local, remote, protocol } => {
+            format!("Path: {local} to {remote} over {protocol} from now on")
+        }
         Event::Code { code, command } => format!("Code: {code}\nOn the other side: {command}"),
         Event::Identity { key, standing } => match standing {
             Standing::Proven => format!("The other side is {key}"),

@@ -57,6 +57,12 @@ pub(crate) fn address(line: &str) -> Option<SocketAddr> {
     is_udp.then_some(SocketAddr::new(ip, port))
 }
 
+/// The same, if the path to it leads through no relay.
+pub(crate) fn direct_address(line: &str) -> Option<SocketAddr> {
+    let kind = line.split_ascii_whitespace().skip_while(|word| *word != "typ").nth(1)?;
+    address(line).filter(|_| matches!(kind, "host" | "srflx" | "prflx"))
+}
+
 fn is_tcp_type(kind: &str) -> bool {
     matches!(kind, "active" | "passive" | "so")
 }

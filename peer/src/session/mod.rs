@@ -90,6 +90,7 @@ struct Link {
     since: Instant,
     negotiation: Negotiation,
     state: LinkState,
+    ascent: Ascent,
     /// What the other side showed, once packets pass.
     certificate: Option<Option<Vec<u8>>>,
 }
@@ -106,6 +107,16 @@ enum LinkState {
         restarts: u32,
         next: Instant,
     },
+}
+
+/// From a relayed path to a direct one.
+#[derive(Debug, Default)]
+struct Ascent {
+    /// That there is one was told to the side that gives way.
+    is_known: bool,
+    /// Restarts so far, which all may have led back to the relay.
+    attempts: u32,
+    not_before: Option<Instant>,
 }
 
 impl Session {
@@ -181,6 +192,7 @@ impl Session {
                 link.certificate = Some(other);
                 self.recognise(now);
             }
+            LinkEvent::DirectPath => self.move_up(now),
             LinkEvent::Disconnected | LinkEvent::Failed => self.broken(now),
         }
         self.give_up_if_hopeless();
@@ -387,6 +399,9 @@ impl Session {
             Payload::Text(text) => self.intents.push_back(Intent::Report(Event::Text { text })),
             Payload::Hangup { reason } => self.hung_up(from, reason),
             Payload::Offer { sdp } => {
+                if let Some(link) = &mut self.link {
+                    link.ascent.is_known = false;
+                }
                 if self.link.as_ref().is_some_and(|link| link.negotiation.is_foreign(&sdp)) {
                     self.drop_link("the other side began anew");
                 }
@@ -437,6 +452,7 @@ impl Session {
             since: now,
             negotiation: Negotiation::new(id, polite, instance),
             state: LinkState::Connecting { until: now + self.config.connect_timeout },
+            ascent: Ascent::default(),
             certificate: None,
         });
         self.status = report_status(self.status, Status::Connected, &mut self.intents);
@@ -447,7 +463,10 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         match link.state {
             LinkState::Connecting { .. } => self.intents.push_back(Intent::Certify { link: link.id }),
-            LinkState::Up | LinkState::Broken { .. } => link.state = LinkState::Up,
+            LinkState::Up | LinkState::Broken { .. } => {
+                link.state = LinkState::Up;
+                self.intents.push_back(Intent::Settled { link: link.id });
+            }
         }
     }
 
@@ -538,6 +557,30 @@ impl Session {
         }
     }
 
+    /// A restart takes the path away until there is another, so it is only worth it where there is a direct one, and
+    /// somebody who hears the offer.
+    fn move_up(&mut self, now: Instant) {
+        let is_heard = self.other.as_ref().is_some_and(|other| other.state != ParticipantState::Reconnecting);
+        let Some(link) = self.link.as_mut().filter(|link| link.state == LinkState::Up && is_heard) else {
+            return;
+        };
+        // The other side will know as well, as a rule: one restart is enough.
+        if link.negotiation.is_polite() && !link.ascent.is_known {
+            link.ascent.is_known = true;
+            return;
+        }
+        if link.ascent.not_before.is_some_and(|not_before| now < not_before) {
+            return;
+        }
+        let pause = ASCENT_INTERVAL.saturating_mul(2u32.saturating_pow(link.ascent.attempts));
+        link.ascent = Ascent {
+            is_known: false,
+            attempts: link.ascent.attempts.saturating_add(1),
+            not_before: Some(now + pause.min(LONGEST_ASCENT_INTERVAL)),
+        };
+        link.negotiation.offer(Offer::Restart, &mut self.intents);
+    }
+
     /// Ends the link, not the session: somebody may call again.
     fn drop_link(&mut self, reason: &str) {
         if let Some(link) = self.link.take() {
@@ -612,6 +655,9 @@ const WRONG_CODE: &str = "WRONG_CODE";
 /// ICE restarts before a connection that was up is given up: after 2, 4, 8, 16 and 32 seconds.
 const MAX_RESTARTS: u32 = 5;
 const RESTART_INTERVAL: Duration = Duration::from_secs(2);
+/// Between restarts for the sake of a direct path that is there, but does not become the one in use.
+const ASCENT_INTERVAL: Duration = Duration::from_secs(20);
+const LONGEST_ASCENT_INTERVAL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn warning(message: impl Into<String>) -> Intent {
     Intent::Report(Event::Warning { message: message.into() })

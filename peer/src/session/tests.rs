@@ -167,6 +167,59 @@ fn a_connection_that_comes_back_is_left_alone() {
 }
 
 #[test]
+fn a_direct_path_is_taken_with_one_restart_and_not_tried_all_the_time() {
+    let restart = |intent: &Intent| matches!(intent, Intent::CreateOffer { restart: true, .. });
+    let mut world = World::on_call(2, other(1));
+    world.link(LinkEvent::DirectPath);
+    assert!(world.wants(restart));
+    world.link(LinkEvent::OfferMade { sdp: sdp("me", "u5") });
+    world.hears(1, Payload::Answer { sdp: sdp("you", "u6") });
+    world.link(LinkEvent::RemoteSet);
+    world.link(LinkEvent::Up);
+    assert!(world.wants(|intent| matches!(intent, Intent::Settled { .. })));
+    // It led back to the relay, and the direct path is there as before.
+    world.advance(ASCENT_INTERVAL / 2);
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart));
+    world.advance(ASCENT_INTERVAL / 2);
+    world.link(LinkEvent::DirectPath);
+    assert!(world.wants(restart));
+    world.link(LinkEvent::OfferMade { sdp: sdp("me", "u7") });
+    world.hears(1, Payload::Answer { sdp: sdp("you", "u8") });
+    world.link(LinkEvent::RemoteSet);
+    world.advance(ASCENT_INTERVAL);
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart), "each pause is longer than the one before");
+}
+
+#[test]
+fn the_side_that_gives_way_takes_a_direct_path_only_if_the_other_does_not() {
+    let restart = |intent: &Intent| matches!(intent, Intent::CreateOffer { restart: true, .. });
+    let mut world = World::on_call(1, other(2));
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart));
+    world.hears(2, Payload::Offer { sdp: sdp("you", "u5") });
+    world.link(LinkEvent::RemoteSet);
+    world.link(LinkEvent::AnswerMade { sdp: sdp("me", "u6") });
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart), "the other side has just done so");
+    world.link(LinkEvent::DirectPath);
+    assert!(world.wants(restart));
+}
+
+#[test]
+fn a_path_that_works_is_not_risked_where_nobody_hears_of_it() {
+    let restart = |intent: &Intent| matches!(intent, Intent::CreateOffer { restart: true, .. });
+    let mut world = World::on_call(2, other(1));
+    world.enters(Participant { state: ParticipantState::Reconnecting, ..other(1) });
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart));
+    world.leaves(other(1), LeaveReason::LeaseExpired);
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart));
+}
+
+#[test]
 fn the_same_process_under_a_new_session_keeps_its_connection() {
     let mut world = World::on_call(2, other(1));
     // The server lost everything: we are in the room again, alone at first.

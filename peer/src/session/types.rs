@@ -146,6 +146,8 @@ pub(crate) enum LinkEvent {
     Up,
     /// The SHA-256 fingerprint of the certificate that the other side showed, if it is known.
     Certified { other: Option<Vec<u8>> },
+    /// A path without a relay works, while one with a relay is in use.
+    DirectPath,
     /// No packets pass for now.
     Disconnected,
     /// No packets pass, and ICE has given up.
@@ -184,6 +186,8 @@ pub(crate) enum Intent {
     Remember { key: PublicKey },
     /// The connection is up for the first time, with whom it should be: let it be used, and tell by which path.
     Established { link: LinkId, elapsed: Duration },
+    /// It is up once more, perhaps by another path: tell which.
+    Settled { link: LinkId },
     /// Close the peer connection and tell what it carried.
     Close { link: LinkId },
     /// Tell the user.

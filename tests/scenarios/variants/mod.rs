@@ -3,6 +3,7 @@
 //! Each case is a world of its own, so that the relay counts one call. The routers of both homes say by which way it
 //! went: what left one, and came into the other, from and to the servers or past them.
 
+mod ascent;
 mod carriers;
 mod families;
 mod hairpin;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::nat::{Path, expected};
-use crate::clock;
+use crate::clock::{self, Deadline, PATIENCE};
 use crate::event::{Connected, EventKind};
 use crate::host::Host;
 use crate::lab::internet::{Addresses, Attachment, Family, Server};
@@ -35,6 +36,7 @@ use crate::relay::{self, Direction, Relay};
 use crate::signaling::Signaling;
 use crate::{Context, Evidence, args};
 
+pub(super) use ascent::moves_up;
 pub(super) use carriers::behind_carriers;
 pub(super) use families::over_ipv6;
 pub(super) use hairpin::by_the_outer_address;
@@ -126,8 +128,6 @@ struct Met {
     took: Duration,
     /// What the routers and the relay counted while both said [`SAID`] bytes.
     tally: Tally,
-    /// Which call it was.
-    calls: usize,
 }
 
 /// Bytes, with all that is around them.
@@ -251,18 +251,9 @@ impl World {
 
     fn meet_as(&self, homes: [&Home; 2], way: Path, manner: fn(Call) -> Call) -> Result<Met> {
         homes.into_iter().try_for_each(|home| self.check(home))?;
-        let mut calls = 1;
-        loop {
-            let call = |home: &Home| manner(Call::new(home.name)).in_room(&format!("room{calls}"));
-            let met = self.call_each_other(homes, way, call)?;
-            if met.tally.went(way) {
-                return Ok(Met { calls, ..met });
-            }
-            // A relayed path that works is taken after 600 ms and kept. On a busy machine a direct one may need longer.
-            let may_be_chance = way == Path::Direct && calls < CALLS;
-            ensure!(may_be_chance, "{SAID} bytes were to go {way} both ways, but {}", met.tally);
-            calls += 1;
-        }
+        let met = self.call_each_other(homes, way, |home| manner(Call::new(home.name)))?;
+        ensure!(met.tally.went(way), "{SAID} bytes were to go {way} both ways, but {}", met.tally);
+        Ok(met)
     }
 
     fn call_each_other(
@@ -280,7 +271,7 @@ impl World {
         second.channel_open()?;
         let took = clock::now().duration_since(began);
         let tally = self.listen([one, other], way, [&mut first, &mut second])?;
-        Ok(Met { one: first, other: second, connected, took, tally, calls: 1 })
+        Ok(Met { one: first, other: second, connected, took, tally })
     }
 
     /// Has the two talk, and fails if what they say does not go that way.
@@ -290,15 +281,17 @@ impl World {
         Ok(tally)
     }
 
-    /// Has the two talk until what they say goes that way, or long enough.
+    /// Has the two talk until what they say goes that way, or long enough: a relayed path that works is taken after
+    /// 600 ms, and on a busy machine a direct one may take its place later.
     fn listen(&self, homes: [&Home; 2], way: Path, [first, second]: [&mut Peer; 2]) -> Result<Tally> {
+        let deadline = Deadline::after(if way == Path::Direct { PATIENCE } else { Duration::ZERO });
         let mut rounds = 0;
         loop {
             rounds += 1;
             let before = self.counted(homes)?;
             talk(first, second)?;
             let tally = self.tally(&before, homes)?;
-            if tally.went(way) || rounds == ROUNDS {
+            if tally.went(way) || (rounds >= ROUNDS && deadline.passed()) {
                 return Ok(tally);
             }
         }
@@ -407,16 +400,11 @@ impl std::fmt::Display for Tally {
 
 impl std::fmt::Display for Met {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { connected, took, tally, calls, .. } = self;
-        if *calls > 1 {
-            write!(f, "call {calls}: ")?;
-        }
+        let Self { connected, took, tally, .. } = self;
         write!(f, "{} after {} ms; of {SAID} bytes each way, {tally}", connected.path, took.as_millis())
     }
 }
 
-/// Calls before a direct path counts as one that is not found.
-const CALLS: usize = 3;
 /// A first path may be replaced during the first of them.
 const ROUNDS: usize = 3;
 /// Cases at once.

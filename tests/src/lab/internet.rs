@@ -122,6 +122,21 @@ impl Internet {
         self.cables.get(name).with_context(|| format!("nothing called {name} is attached"))
     }
 
+    /// Drops all that one sends to the other from now on, either way; others reach both.
+    pub fn part(&self, one: &str, other: &str) -> Result<()> {
+        let (here, there) = (&self.link(one)?.interface, &self.link(other)?.interface);
+        self.core.nft(&format!(
+            "table inet {} {{\n chain forward {{ type filter hook forward priority -10;\n  \
+             iifname \"{here}\" oifname \"{there}\" drop\n  iifname \"{there}\" oifname \"{here}\" drop\n }}\n}}\n",
+            parting(one, other)
+        ))
+    }
+
+    /// Ends what [`Internet::part`] began.
+    pub fn unite(&self, one: &str, other: &str) -> Result<()> {
+        self.core.nft(&format!("delete table inet {}\n", parting(one, other)))
+    }
+
     /// What was carried so far.
     pub fn witness(&self) -> Result<Witness> {
         let listed = self.core.nft_list(&["set", "inet", "witness", "carried"])?;
@@ -159,6 +174,11 @@ impl Internet {
         self.cables.insert(name.to_owned(), attachment.clone());
         Ok(attachment)
     }
+}
+
+/// The name of the rules between two.
+fn parting(one: &str, other: &str) -> String {
+    format!("parted_{one}_{other}")
 }
 
 /// A public host with a second address.

@@ -145,7 +145,10 @@ impl Pair {
                 Intent::Send { negotiation, payload, .. } => {
                     self.sides[1 - me].inbox.push_back((negotiation, payload))
                 }
-                Intent::Report(_) | Intent::Certify { .. } | Intent::Remember { .. } => {}
+                Intent::Report(_)
+                | Intent::Certify { .. }
+                | Intent::Settled { .. }
+                | Intent::Remember { .. } => {}
                 Intent::Close { .. } | Intent::Fail(_) | Intent::End { .. } => panic!("{intent:?}"),
                 step @ (Intent::Open { .. }
                 | Intent::CreateOffer { .. }
@@ -231,6 +234,7 @@ impl Engine {
             Intent::Send { .. }
             | Intent::Established { .. }
             | Intent::Certify { .. }
+            | Intent::Settled { .. }
             | Intent::Remember { .. }
             | Intent::Close { .. }
             | Intent::Report(_)
