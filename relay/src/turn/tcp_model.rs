@@ -94,7 +94,7 @@ fn peer(at: usize) -> SocketAddr {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn any_sequence_with_connections_looks_like_the_model(operations in proptest::collection::vec(operation(), 1..80)) {
         let mut pair = Pair::new();

@@ -121,7 +121,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
     let relay = prop_oneof![6 => Just(0usize), 1 => 0..4usize];
     let seconds = prop_oneof![1 => Just(0), 4 => Just(600), 3 => Just(3600), 1 => 0..5000u32];
     let connects_to = prop_oneof![20 => peer().prop_map(Some), 1 => Just(None)];
-    let crowd = prop_oneof![60 => Just((1, false)), 4 => Just((35, false)), 1 => Just((135, true))];
+    let crowd = prop_oneof![40 => Just((1, false)), 2 => Just((35, false)), 1 => Just((135, true))];
     prop_oneof![
         14 => (asker(), wish()).prop_map(|(asker, wish)| Operation::Allocate { asker, wish }),
         3 => (asker(), seconds).prop_map(|(asker, seconds)| Operation::Refresh { asker, seconds }),
@@ -159,7 +159,8 @@ fn asker() -> impl Strategy<Value = Asker> {
 
 /// By another flow than that, mostly.
 fn comer() -> impl Strategy<Value = Asker> {
-    (prop_oneof![3 => Just(1), 3 => Just(3), 3 => Just(4), 1 => 0..FLOWS.len()], user())
+    let user = prop_oneof![5 => Just(0), 1 => Just(1)];
+    (prop_oneof![3 => Just(1), 3 => Just(3), 3 => Just(4), 1 => 0..FLOWS.len()], user)
         .prop_map(|(flow, user)| Asker { flow, user })
 }
 

@@ -235,6 +235,24 @@ fn neither_peers_nor_clients_can_pile_connections_up() {
 }
 
 #[test]
+fn a_client_that_comes_for_its_connections_has_at_most_128() {
+    let mut world = World::new();
+    let client = allocated(&mut world);
+    world.permit(&client, PEER);
+    let mut kept = 0;
+    while let Some(id) = incoming(&mut world, &format!("8.8.8.8:{}", 1000 + kept)) {
+        world.act();
+        world.actions();
+        let data = by_stream(&mut world, &format!("192.0.2.7:{}", 10_000 + kept), "alice");
+        assert_eq!(bind(&mut world, &data, id), None);
+        kept += 1;
+    }
+    assert_eq!(kept, 128);
+    let peer = vec![world.peer("8.8.4.4:80")];
+    assert_eq!(world.code(&client, Method::CONNECT, peer), Some(508));
+}
+
+#[test]
 fn whoever_connects_to_one_address_after_another_is_held_up_like_one_who_permits_them() {
     let mut world = World::new();
     world.quota = crate::policy::Quota::new(crate::policy::Limits {
