@@ -56,7 +56,7 @@ fn script() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         (0..seeds.len()).prop_map(move |at| seeds[at].1.clone()),
         proptest::collection::vec(any::<u8>(), 0..24),
-        (0u8..12, 0u8..4, any::<u8>(), any::<u8>(), any::<u8>())
+        (0u8..18, 0u8..4, any::<u8>(), any::<u8>(), any::<u8>())
             .prop_map(|(step, a, b, c, d)| vec![step, a, b, c, d]),
     ];
     proptest::collection::vec(piece, 1..12).prop_map(|pieces| pieces.concat())

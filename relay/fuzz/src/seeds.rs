@@ -75,7 +75,7 @@ fn hello(sequence: u8, cookie: &[u8], whole: u8) -> Vec<u8> {
 /// Seeds of the sequence target.
 pub fn sequence() -> Vec<Seed> {
     let datagrams = VECTORS.iter().flat_map(|(_, text)| datagram(1, &bytes_of(text))).collect();
-    let scripts: [(&str, Vec<u8>); 10] = [
+    let scripts: [(&str, Vec<u8>); 11] = [
         ("vectors", datagrams),
         (
             "call",
@@ -168,6 +168,23 @@ pub fn sequence() -> Vec<Seed> {
                 from_peer(0, 1),
                 vec![Step::CloseFlow as u8, 0x81],
                 allocate(0x81),
+            ]
+            .concat(),
+        ),
+        (
+            "connections",
+            [
+                vec![Step::AllocateTcp as u8, 0x81, 0],
+                vec![Step::Connect as u8, 0x81, 0],
+                vec![Step::Connected as u8, 0, 0],
+                vec![Step::ConnectionBind as u8, 0x82, 0],
+                permit(0x81, 2),
+                vec![Step::Incoming as u8, 0, 2],
+                wait(29),
+                vec![Step::ConnectionBind as u8, 0xc3, 1],
+                vec![Step::EndConnection as u8, 0],
+                vec![Step::Connect as u8, 0x81, 1],
+                refresh(0x81, 0),
             ]
             .concat(),
         ),

@@ -21,8 +21,8 @@ use farcall_relay::stun::{
 };
 use farcall_relay::turn::{
     Action, AddressPair, Addresses, AllocationId, Alternates, ChannelRange, ClassicStun, ClientAddr, Config,
-    Discovery, FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server, TcpRelay,
-    Transport,
+    ConnectionId, Discovery, FiveTuple, Handles, Lifetimes, Now, Parts, PeerAddr, RelayError, Route, Server,
+    TcpRelay, Transport,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -61,10 +61,22 @@ pub enum Step {
     Claim,
     /// Client, which of the tickets that were given out, seconds, two bytes. Signed.
     Move,
+    /// Client, what it wishes for, most of which is not for TCP. Signed.
+    AllocateTcp,
+    /// Client, peer. Signed.
+    Connect,
+    /// Which of the connections, and whether it is there.
+    Connected,
+    /// Allocation, peer: it connects.
+    Incoming,
+    /// Client, which of the connections. Signed.
+    ConnectionBind,
+    /// Which of the connections: one of its ends is closed.
+    EndConnection,
 }
 
 impl Step {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 18] = [
         Self::Datagram,
         Self::Request,
         Self::ChannelBind,
@@ -77,6 +89,12 @@ impl Step {
         Self::Allocate,
         Self::Claim,
         Self::Move,
+        Self::AllocateTcp,
+        Self::Connect,
+        Self::Connected,
+        Self::Incoming,
+        Self::ConnectionBind,
+        Self::EndConnection,
     ];
 }
 
@@ -90,6 +108,7 @@ pub fn run(bytes: &[u8]) {
     stage.wait(ALL_TIME);
     assert_eq!(stage.server.allocation_count(), 0);
     assert_eq!(stage.server.poll_timeout(), None);
+    assert!(stage.connections.is_empty(), "a connection outlives its allocation");
     assert!(stage.relays.is_empty() && stage.installed.is_empty() && stage.routes.is_empty());
 }
 
@@ -134,6 +153,22 @@ struct Stage {
     /// What answers gave to come back with.
     tokens: Vec<Vec<u8>>,
     tickets: Vec<Vec<u8>>,
+    /// What is open of TCP allocations.
+    connections: BTreeMap<ConnectionId, Connection>,
+}
+
+/// A connection as a driver has it.
+struct Connection {
+    allocation: AllocationId,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Connecting,
+    Waiting,
+    /// It is this stream's, of which nothing is read any more.
+    Spliced(FiveTuple),
 }
 
 impl Stage {
@@ -196,6 +231,7 @@ impl Stage {
             next_relay: Ok(()),
             tokens: Vec::new(),
             tickets: Vec::new(),
+            connections: BTreeMap::new(),
         }
     }
 
@@ -258,12 +294,16 @@ impl Stage {
                 };
             }
             Step::CloseFlow => {
-                self.server.handle_flow_closed(flow(script.byte()));
+                let flow = flow(script.byte());
+                match self.spliced(flow) {
+                    Some(connection) => self.end(connection),
+                    None => self.server.handle_flow_closed(flow),
+                }
                 assert_eq!(self.act(None), 0);
             }
             Step::Allocate => {
                 let flow = flow(script.byte());
-                let wish = wish(script.byte());
+                let wish = wish(udp(), script.byte());
                 self.request(flow, Method::ALLOCATE, &wish);
             }
             Step::Claim => {
@@ -280,7 +320,72 @@ impl Stage {
                     [(AttributeType::MOBILITY_TICKET, ticket), (AttributeType::LIFETIME, lifetime)];
                 self.request(flow, Method::REFRESH, &attributes);
             }
+            Step::AllocateTcp => {
+                let flow = flow(script.byte());
+                let wish = wish((AttributeType::REQUESTED_TRANSPORT, vec![6, 0, 0, 0]), script.byte());
+                self.request(flow, Method::ALLOCATE, &wish);
+            }
+            Step::Connect => {
+                let flow = flow(script.byte());
+                let peer = self.peer_attribute(script.byte());
+                self.request(flow, Method::CONNECT, &[peer]);
+            }
+            Step::Connected => {
+                let (choice, is_connected) = (script.byte(), script.byte() & 1 == 0);
+                if let Some(id) = self.connection(choice) {
+                    self.connected(id, is_connected);
+                }
+            }
+            Step::Incoming => {
+                let (allocation, peer) =
+                    (AllocationId((script.byte() % 8).into()), PeerAddr(peer(script.byte())));
+                if let Some(id) = self.server.handle_incoming(self.now().instant, allocation, peer) {
+                    assert!(self.relays.contains_key(&allocation));
+                    let before = self.connections.insert(id, Connection { allocation, end: End::Waiting });
+                    assert!(before.is_none(), "two connections of one number");
+                }
+                assert_eq!(self.act(None), 0, "a peer is never answered");
+            }
+            Step::ConnectionBind => {
+                let (flow, choice) = (flow(script.byte()), script.byte());
+                let id = self.connection(choice).unwrap_or_else(|| ConnectionId(choice.into()));
+                let attributes = [(AttributeType::CONNECTION_ID, id.0.to_be_bytes().to_vec())];
+                self.request(flow, Method::CONNECTION_BIND, &attributes);
+            }
+            Step::EndConnection => {
+                let id = self.connection(script.byte());
+                if let Some(id) = id.filter(|id| self.connections[id].end != End::Connecting) {
+                    self.end(id);
+                    assert_eq!(self.act(None), 0, "both ends know already");
+                }
+            }
         }
+    }
+
+    /// How a Connect went, at last.
+    fn connected(&mut self, id: ConnectionId, is_connected: bool) {
+        match self.connections.get_mut(&id) {
+            Some(found) if found.end == End::Connecting && is_connected => found.end = End::Waiting,
+            Some(found) if found.end == End::Connecting => drop(self.connections.remove(&id)),
+            // The driver says so once.
+            Some(_) | None => return,
+        }
+        self.server.handle_connected(self.now().instant, id, is_connected);
+        assert_eq!(self.act(None), 0);
+    }
+
+    fn end(&mut self, id: ConnectionId) {
+        self.connections.remove(&id);
+        self.server.handle_connection_closed(id);
+    }
+
+    /// One of those there are.
+    fn connection(&self, choice: u8) -> Option<ConnectionId> {
+        self.connections.keys().nth(usize::from(choice) % self.connections.len().max(1)).copied()
+    }
+
+    fn spliced(&self, flow: FiveTuple) -> Option<ConnectionId> {
+        self.connections.iter().find(|(_, found)| found.end == End::Spliced(flow)).map(|(id, _)| *id)
     }
 
     fn request(&mut self, flow: FiveTuple, method: Method, attributes: &[(AttributeType, Vec<u8>)]) {
@@ -322,6 +427,9 @@ impl Stage {
     }
 
     fn deliver(&mut self, flow: FiveTuple, datagram: &[u8]) {
+        if self.spliced(flow).is_some() {
+            return;
+        }
         let now = self.now();
         self.server.handle_datagram(now, flow, datagram);
         assert!(self.act(Some(flow)) <= 1, "one question, one answer");
@@ -342,6 +450,7 @@ impl Stage {
         let mut responses = 0;
         while let Some(action) = self.server.poll_action() {
             match action {
+                Action::Respond { message, .. } if is_about_a_connection(&message) => {}
                 Action::Respond { flow, message } => {
                     let ip = |flow: FiveTuple| flow.client.0.ip();
                     assert_eq!(Some(ip(flow)), asker.map(ip), "an answer to somebody else");
@@ -370,14 +479,27 @@ impl Stage {
                     let relayed = self.relays.remove(&allocation).expect("closed twice, or never open");
                     self.own_relays.remove(relayed);
                     assert!(self.installed.iter().all(|route| route.allocation != allocation));
+                    assert!(self.connections.values().all(|open| open.allocation != allocation));
                 }
                 Action::Connect { allocation, connection, peer } => {
                     assert!(self.relays.contains_key(&allocation) && !peer.0.ip().is_loopback());
-                    let is_connected = self.next_relay.is_ok();
-                    self.server.handle_connected(self.now().instant, connection, is_connected);
+                    let begun = Connection { allocation, end: End::Connecting };
+                    assert!(self.connections.insert(connection, begun).is_none(), "two of one number");
+                    // What fails at once is told at once.
+                    if self.next_relay.is_err() {
+                        self.connections.remove(&connection);
+                        self.server.handle_connected(self.now().instant, connection, false);
+                    }
                 }
-                Action::Splice { flow, .. } => assert_eq!(Some(flow), asker, "somebody else's stream"),
-                Action::Disconnect { .. } => {}
+                Action::Splice { connection, flow } => {
+                    assert_eq!(Some(flow), asker, "somebody else's stream");
+                    let open = self.connections.get_mut(&connection).expect("an open connection");
+                    assert!(open.end == End::Waiting, "it is somebody's");
+                    open.end = End::Spliced(flow);
+                }
+                Action::Disconnect { connection } => {
+                    assert!(self.connections.remove(&connection).is_some(), "it was over");
+                }
                 Action::MoveStream { flow, worker, .. } => {
                     assert_eq!((Some(flow), worker), (asker, 1));
                 }
@@ -428,8 +550,22 @@ fn check_response(bytes: &[u8]) {
     }
 }
 
+/// A peer's ConnectionAttempt, or the answer to a Connect: both come when a connection does.
+fn is_about_a_connection(bytes: &[u8]) -> bool {
+    let Ok(message) = Message::parse(bytes) else { return false };
+    let has_number = message.find(AttributeType::CONNECTION_ID).is_some();
+    let is_failure =
+        message.find(AttributeType::ERROR_CODE).is_some_and(|code| code.starts_with(&[0, 0, 4, 47]));
+    match (message.class(), message.method()) {
+        (Class::Indication, method) => method == Method::CONNECTION_ATTEMPT && has_number,
+        (Class::Success, Method::CONNECT) => has_number,
+        (Class::Error, Method::CONNECT) => is_failure,
+        (Class::Success | Class::Error | Class::Request, _) => false,
+    }
+}
+
 /// What an Allocate may ask for, sense or not.
-fn wish(bits: u8) -> Vec<(AttributeType, Vec<u8>)> {
+fn wish(transport: (AttributeType, Vec<u8>), bits: u8) -> Vec<(AttributeType, Vec<u8>)> {
     let wishes = [
         (AttributeType::REQUESTED_ADDRESS_FAMILY, vec![1, 0, 0, 0]),
         (AttributeType::REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]),
@@ -441,7 +577,7 @@ fn wish(bits: u8) -> Vec<(AttributeType, Vec<u8>)> {
         (AttributeType::LIFETIME, vec![0, 0, 14, 16]),
     ];
     let wanted = wishes.into_iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
-    std::iter::once(udp()).chain(wanted.map(|(_, wish)| wish)).collect()
+    std::iter::once(transport).chain(wanted.map(|(_, wish)| wish)).collect()
 }
 
 fn udp() -> (AttributeType, Vec<u8>) {
