@@ -173,7 +173,6 @@ impl Peer {
                 unattended: config.unattended,
             }),
             signaling,
-            signaling_lost: false,
             connection: None,
             connecting: connection::Config {
                 policy: config.policy,
@@ -298,8 +297,6 @@ struct FeedChange {
 struct Agent {
     session: Session,
     signaling: Client,
-    /// What is said now arrives later.
-    signaling_lost: bool,
     connection: Option<Connection>,
     connecting: connection::Config,
     /// As signaling handed them out last.
@@ -384,18 +381,19 @@ impl Agent {
                 }
             }
             Notice::Signal(signal) => self.session.handle_signal(clock::now(), signal),
-            Notice::Lost => self.tell_of_signaling(SignalingState::Lost).await,
-            Notice::Resumed => self.tell_of_signaling(SignalingState::Resumed).await,
-            Notice::Rejoined => self.tell_of_signaling(SignalingState::Rejoined).await,
+            Notice::Lost => {
+                self.tell(Event::Signaling { state: SignalingState::Lost }).await;
+                self.session.handle_signaling(clock::now(), false);
+            }
+            Notice::Resumed => {
+                self.tell(Event::Signaling { state: SignalingState::Resumed }).await;
+                self.session.handle_signaling(clock::now(), true);
+            }
+            Notice::Rejoined => self.tell(Event::Signaling { state: SignalingState::Rejoined }).await,
             Notice::Warning(message) => self.tell(Event::Warning { message }).await,
             // Its own case in the loop.
             Notice::Failed(_) => {}
         }
-    }
-
-    async fn tell_of_signaling(&mut self, state: SignalingState) {
-        self.signaling_lost = state == SignalingState::Lost;
-        self.tell(Event::Signaling { state }).await;
     }
 
     async fn happening(&mut self, link: LinkId, happening: Happening) {
@@ -420,9 +418,9 @@ impl Agent {
                 if event == LinkEvent::GatheringComplete {
                     self.complain_about_turn().await;
                 }
-                // Nobody would hear the offer; it is told again.
-                if event == LinkEvent::DirectPath && self.signaling_lost {
-                    return;
+                if matches!(event, LinkEvent::Disconnected | LinkEvent::Failed) {
+                    // A router that forgot the path has forgotten the way to the server, too, and a restart needs it.
+                    self.signaling.probe();
                 }
                 if event == LinkEvent::NegotiationNeeded
                     && let Some(connection) = self.connection_of(link)

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tonic::transport::Identity;
 
 use self::service::Service;
+use self::service::road::Road;
 
 #[tokio::test]
 async fn two_peers_call_each_other_with_text_and_media_both_ways() {
@@ -172,6 +173,28 @@ async fn media_goes_on_while_signaling_is_away_and_its_session_is_resumed() {
     early.terminate();
     late.until("hangup", |_| true).await;
     assert_eq!(early.exit_code().await, 0);
+}
+
+#[tokio::test]
+async fn signaling_that_hangs_is_found_out_as_soon_as_the_path_is_silent() {
+    let service = Service::start(2).await;
+    let road = Road::to(&service).await;
+    let arguments = ["call", "room", "--video", "none", "--audio", "none"];
+    let mut early = Peer::spawn_at(&road.url(), &arguments);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &arguments);
+    late.until("channel_open", |_| true).await;
+    early.until("channel_open", |_| true).await;
+    road.break_silently();
+    late.signal("-STOP");
+    let at = |event: Value| event["at_ms"].as_f64().unwrap();
+    let silent = at(early.until("ice", |event| event["state"] == "disconnected").await);
+    let found_out = at(early.until("signaling", |event| event["state"] == "lost").await);
+    // A connection that is left to itself counts as broken fifteen seconds after the last word.
+    assert!(found_out - silent < 6_000.0, "it took {} ms", found_out - silent);
+    early.until("signaling", |event| event["state"] == "resumed").await;
+    late.signal("-CONT");
+    early.until("status", |event| event["status"] == "On call").await;
 }
 
 #[tokio::test]
@@ -353,8 +376,12 @@ impl Peer {
     }
 
     fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.process.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// Without a chance to say anything.

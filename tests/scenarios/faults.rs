@@ -54,7 +54,9 @@ pub(super) fn cable_out(cable: &Attachment) -> Result<()> {
     cable.cut()?;
     let back = Deadline::after(OUTAGE);
     // The length of the outage is the fault.
-    clock::poll("the end of the outage", Deadline::after(PATIENCE), || Ok(back.passed().then_some(())))?;
+    clock::poll("the end of the outage", Deadline::after(OUTAGE + PATIENCE), || {
+        Ok(back.passed().then_some(()))
+    })?;
     cable.mend()
 }
 
@@ -145,5 +147,5 @@ fn struck(ctx: &Context, url: &str, fault: &Fault, home: &mut Home, host: &Host)
     Ok(gap)
 }
 
-/// Noticing takes ICE five seconds where nobody tells it, and a restart a few more.
+/// Noticing takes ICE three seconds where nobody tells it, and a restart one or two more.
 const RECOVERY: Duration = Duration::from_secs(40);

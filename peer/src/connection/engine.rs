@@ -96,6 +96,7 @@ fn settings(policy: IcePolicy) -> SettingEngine {
     };
     SettingEngineBuilder::new()
         .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(CHECKS_PER_PAIR))
+        .with_ice_timeouts(Some(SILENCE), Some(HOPELESS), Some(KEEPALIVE))
         .with_host_acceptance_min_wait(Some(Duration::ZERO))
         .with_srflx_acceptance_min_wait(Some(reflexive))
         .with_prflx_acceptance_min_wait(Some(reflexive))
@@ -156,6 +157,12 @@ const CHECKS_PER_PAIR: u16 = 500;
 const PATIENCE_REFLEXIVE: Duration = Duration::from_millis(50);
 /// A direct path needs one round trip and a half once both sides have begun; this is enough for one of 300 ms.
 const PATIENCE_RELAYED: Duration = Duration::from_millis(600);
+/// Both ends ask and answer that often (RFC 7675): of six messages in [`SILENCE`] one arrives on any line that is of use.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// Then a path counts as disconnected, and ICE is restarted soon …
+const SILENCE: Duration = Duration::from_secs(3);
+/// … and after that time as failed.
+const HOPELESS: Duration = Duration::from_secs(25);
 /// One every 100 ms: what comes later is of no use to a picture.
 const MOST_NACKS: u16 = 10;
 /// Bytes that a data channel takes before its sender must wait.

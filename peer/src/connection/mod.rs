@@ -47,8 +47,8 @@ use self::tones::{Agreed, Keypad};
 use crate::clock;
 use crate::media::{Feed, Feeds};
 use crate::net::{
-    BindAddresses, BurstGate, CuredRuntime, DirectPaths, Eagerness, Found, IcePolicy, Trust, Tunnels,
-    TurnWatch, UsableServers,
+    BindAddresses, BurstGate, CuredRuntime, DirectPaths, Eagerness, Found, IcePolicy, Sockets, Trust,
+    Tunnels, TurnWatch, UsableServers,
 };
 use crate::report::{Event, MediaKind, PathReport, StatsReport, milliseconds};
 use crate::session::{Candidate, LinkEvent, LinkId, candidate, sdp};
@@ -98,7 +98,8 @@ pub(crate) struct Connection {
     accepted: watch::Sender<bool>,
     watch: Arc<TurnWatch>,
     /// Where relayed paths are acceptable and direct ones as well.
-    direct: Option<Arc<DirectPaths>>,
+    direct: Option<DirectPaths>,
+    sockets: Arc<Sockets>,
     announced: Arc<Announced>,
     greetings: Arc<Greetings>,
     tones: Arc<Agreed>,
@@ -134,7 +135,7 @@ impl Connection {
         let watch = Arc::new(TurnWatch::new(turn.clone()));
         let tunnels = Tunnels::new(&turn, config.trust.clone(), config.eagerness, Arc::clone(&watch));
         let gate = Arc::<BurstGate>::default();
-        let direct = Arc::<DirectPaths>::default();
+        let sockets = Arc::<Sockets>::default();
         let announced = Arc::<Announced>::default();
         let feedback = Arc::<Feedback>::default();
         let up = Arc::<AtomicBool>::default();
@@ -151,7 +152,7 @@ impl Connection {
                 Arc::clone(&watch),
                 Arc::new(tunnels),
                 Arc::clone(&gate),
-                Arc::clone(&direct),
+                Arc::clone(&sockets),
             )),
             handler: Arc::new(Handler {
                 link,
@@ -211,7 +212,8 @@ impl Connection {
             accepted,
             engine,
             watch,
-            direct: (!config.policy.relay_only).then_some(direct),
+            direct: (!config.policy.relay_only).then(|| DirectPaths::new(Arc::clone(&sockets))),
+            sockets,
             announced,
             greetings,
             tones,
@@ -496,8 +498,9 @@ impl Connection {
         self.path.clone()
     }
 
-    /// The path that is in use now, if it is another than before.
+    /// It is up again: the path that is in use now, if it is another than before.
     pub(crate) async fn settled(&mut self, signaled: impl Fn(&str) -> Option<String>) -> Option<PathReport> {
+        self.sockets.say_again(clock::now());
         let before = self.path.take();
         self.find_path(signaled).await;
         self.path.clone().filter(|path| before.as_ref() != Some(path))

@@ -8,21 +8,25 @@
 //! A restart without an answer is not: it takes the path away until there is another.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::socket::Awake;
+use super::sockets::Sockets;
 use super::stun::{self, Check};
 
-/// Of one connection: its sockets, and what they look for.
-#[derive(Debug, Default)]
+/// Of one connection.
+#[derive(Debug)]
 pub(crate) struct DirectPaths {
-    sockets: Mutex<Vec<Weak<Mutex<Awake>>>>,
+    sockets: Arc<Sockets>,
     /// Where the other side may be reached without a relay.
     targets: Mutex<Vec<SocketAddr>>,
 }
 
 impl DirectPaths {
+    pub(crate) fn new(sockets: Arc<Sockets>) -> Self {
+        Self { sockets, targets: Mutex::default() }
+    }
+
     /// The other side has another address, which is no relay's.
     pub(crate) fn learn(&self, target: SocketAddr) {
         let mut targets = lock(&self.targets);
@@ -39,24 +43,12 @@ impl DirectPaths {
     /// Looks for one from now on, and calls back as often as it is found.
     pub(crate) fn search(&self, now: Instant, found: &Found) {
         let targets = lock(&self.targets).clone();
-        self.each_socket(|socket| socket.search(now, &targets, found));
+        self.sockets.each(|socket| socket.search(now, &targets, found));
     }
 
     /// Leaves it at that.
     pub(crate) fn rest(&self) {
-        self.each_socket(|socket| socket.checker.rest());
-    }
-
-    pub(super) fn join(&self, socket: &Arc<Mutex<Awake>>) {
-        lock(&self.sockets).push(Arc::downgrade(socket));
-    }
-
-    fn each_socket(&self, mut act: impl FnMut(&mut Awake)) {
-        lock(&self.sockets).retain(|socket| {
-            let Some(socket) = socket.upgrade() else { return false };
-            act(&mut lock(&socket));
-            true
-        });
+        self.sockets.each(|socket| socket.checker.rest());
     }
 }
 
@@ -266,7 +258,7 @@ mod tests {
 
     #[test]
     fn nobody_is_made_to_suffer_by_what_the_other_side_says_of_itself() {
-        let paths = DirectPaths::default();
+        let paths = DirectPaths::new(Arc::default());
         for port in 1..100 {
             for _ in 0..2 {
                 paths.learn(SocketAddr::new([203, 0, 113, 9].into(), port));

@@ -87,6 +87,12 @@ impl Repeater {
         }
     }
 
+    /// What the other side has not been heard after, as one end says it to the other; it is not repeated any more.
+    pub(super) fn take(&mut self) -> Vec<Vec<u8>> {
+        self.due = None;
+        self.last.drain(..).map(|sent| stun::between_the_ends(&sent.datagram).to_vec()).collect()
+    }
+
     /// When [`Repeater::poll`] is to be asked next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.due
@@ -254,6 +260,15 @@ mod tests {
         repeater.sent(again, path(), DATA);
         repeater.received(again + milliseconds(39), path(), DATA);
         assert_eq!(repeated(&mut repeater, again + milliseconds(310)), [DATA]);
+    }
+
+    #[test]
+    fn what_has_no_answer_can_be_taken_without_its_frame_and_is_not_repeated_then() {
+        let (mut repeater, now) = after_checks(milliseconds(40));
+        repeater.sent(now, path(), FLIGHT);
+        repeater.sent(now, path(), &[&b"\x40\x01\x00\x0b"[..], DATA].concat());
+        assert_eq!(repeater.take(), [FLIGHT, DATA]);
+        assert_eq!((repeater.poll_timeout(), repeater.take()), (None, vec![]));
     }
 
     #[test]

@@ -19,10 +19,10 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
 };
 
-use super::direct::DirectPaths;
 use super::ice_servers::split_authority;
 use super::ice_tcp::{self, IceListener};
 use super::socket::{self, BurstGate, WatchedSocket};
+use super::sockets::Sockets;
 use super::tunnel::{SocketTunnels, Tunnels};
 use super::turn_watch::TurnWatch;
 
@@ -34,7 +34,7 @@ pub(crate) struct CuredRuntime {
     watch: Arc<TurnWatch>,
     tunnels: Arc<Tunnels>,
     gate: Arc<BurstGate>,
-    direct: Arc<DirectPaths>,
+    sockets: Arc<Sockets>,
     nudger: Nudger,
 }
 
@@ -43,9 +43,9 @@ impl CuredRuntime {
         watch: Arc<TurnWatch>,
         tunnels: Arc<Tunnels>,
         gate: Arc<BurstGate>,
-        direct: Arc<DirectPaths>,
+        sockets: Arc<Sockets>,
     ) -> Self {
-        Self { watch, tunnels, gate, direct, nudger: Nudger::default() }
+        Self { watch, tunnels, gate, sockets, nudger: Nudger::default() }
     }
 }
 
@@ -62,7 +62,7 @@ impl Runtime for CuredRuntime {
         let tunnels = SocketTunnels::new(Arc::clone(&self.tunnels), socket.local_addr()?.ip());
         let inner = socket::wrap(socket)?;
         let (watch, gate) = (Arc::clone(&self.watch), Arc::clone(&self.gate));
-        Ok(Arc::new(WatchedSocket::new(inner, tunnels, watch, gate, &self.direct)?))
+        Ok(Arc::new(WatchedSocket::new(inner, tunnels, watch, gate, &self.sockets)?))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {

@@ -10,9 +10,11 @@ use std::time::Instant;
 use socket2::SockRef;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime as _, TokioRuntime, Transmit};
 
-use super::direct::{Checker, DirectPaths, Found};
+use super::direct::{Checker, Found};
 use super::repeat::{Alarm, Repeater};
 use super::reservoir::Reservoir;
+use super::sockets::{Sockets, Unheard};
+use super::stun::Way;
 use super::tunnel::SocketTunnels;
 use super::turn_watch::TurnWatch;
 use crate::clock;
@@ -72,15 +74,24 @@ pub(super) struct WatchedSocket {
     watch: Arc<TurnWatch>,
     gate: Arc<BurstGate>,
     awake: Arc<Mutex<Awake>>,
+    unheard: Arc<Unheard>,
     /// The driver has just been given a datagram.
     served: AtomicBool,
+}
+
+impl Drop for WatchedSocket {
+    /// ICE begins anew, with other sockets.
+    fn drop(&mut self) {
+        let unheard = self.awake().repeater.take();
+        self.unheard.keep(unheard);
+    }
 }
 
 /// What a socket sends by itself, when its time comes: the last of what gets no answer, and checks of other paths.
 #[derive(Debug)]
 pub(super) struct Awake {
     local: SocketAddr,
-    repeater: Repeater,
+    pub(super) repeater: Repeater,
     pub(super) checker: Checker,
     alarm: Alarm,
 }
@@ -90,7 +101,7 @@ impl Awake {
         [self.repeater.poll_timeout(), self.checker.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// From now on, see [`DirectPaths::search`].
+    /// From now on, see [`super::DirectPaths::search`].
     pub(super) fn search(&mut self, now: Instant, targets: &[SocketAddr], found: &Found) {
         self.checker.search(now, self.local, targets, found);
         let due = self.poll_timeout();
@@ -104,7 +115,7 @@ impl WatchedSocket {
         tunnels: SocketTunnels,
         watch: Arc<TurnWatch>,
         gate: Arc<BurstGate>,
-        direct: &DirectPaths,
+        sockets: &Sockets,
     ) -> io::Result<Self> {
         let awake = Awake {
             local: inner.local_addr()?,
@@ -113,8 +124,9 @@ impl WatchedSocket {
             alarm: Alarm::default(),
         };
         let awake = Arc::new(Mutex::new(awake));
-        direct.join(&awake);
-        Ok(Self { inner, tunnels, watch, gate, awake, served: AtomicBool::new(false) })
+        sockets.join(&awake);
+        let unheard = sockets.unheard();
+        Ok(Self { inner, tunnels, watch, gate, awake, unheard, served: AtomicBool::new(false) })
     }
 
     fn awake(&self) -> MutexGuard<'_, Awake> {
@@ -143,6 +155,16 @@ impl WatchedSocket {
         }
         let due = awake.poll_timeout();
         awake.alarm.set(due, cx);
+    }
+
+    /// What goes to the other side goes this way now, so what it has not heard does, too.
+    fn say_unheard(&self, cx: &mut Context<'_>, destination: SocketAddr, way: Way) {
+        for said in self.unheard.take(clock::now(), destination, way) {
+            let contents = &*way.frame(&said);
+            let transmit = Transmit { destination, contents, ecn: None, segment_size: None, src_ip: None };
+            let _ = self.poll_hand_over(cx, &transmit);
+            self.awake().repeater.sent(clock::now(), destination, contents);
+        }
     }
 
     /// Drops what comes too early, see [`TurnWatch::is_unannounced_relay`]; returns how many are left.
@@ -185,6 +207,12 @@ impl AsyncUdpSocket for WatchedSocket {
         }
         let due = awake.poll_timeout();
         awake.alarm.sound_by(due);
+        drop(awake);
+        if self.unheard.is_due()
+            && let Some(way) = Way::of(transmit.contents)
+        {
+            self.say_unheard(cx, transmit.destination, way);
+        }
         Poll::Ready(Ok(sent))
     }
 
@@ -260,8 +288,8 @@ mod tests {
         let tunnels = Tunnels::new(&[], Trust::default(), Eagerness::AtOnce, Arc::clone(&watch));
         let tunnels = SocketTunnels::new(Arc::new(tunnels), Ipv4Addr::LOCALHOST.into());
         let inner = TokioRuntime.wrap_udp_socket(ours).unwrap();
-        let direct = DirectPaths::default();
-        let socket = WatchedSocket::new(inner, tunnels, watch, Arc::clone(&gate), &direct).unwrap();
+        let sockets = Sockets::default();
+        let socket = WatchedSocket::new(inner, tunnels, watch, Arc::clone(&gate), &sockets).unwrap();
         (theirs, gate, socket)
     }
 

@@ -1,6 +1,8 @@
 //! As much of STUN and TURN framing as is needed to see what passes between us and a TURN server.
 //! RFC 8489, section 5; RFC 8656, sections 11 and 12.
 
+use std::borrow::Cow;
+
 /// What a datagram is, in the eyes of somebody who watches a TURN client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind<'a> {
@@ -50,6 +52,38 @@ pub(super) fn check(message: &[u8]) -> Option<Check> {
     let transaction =
         message.get(8..20).filter(|_| message.get(4..8) == Some(&MAGIC_COOKIE))?.try_into().ok()?;
     Some(if kind == BINDING_REQUEST { Check::Request(transaction) } else { Check::Success(transaction) })
+}
+
+/// How what one end says to the other travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As it is.
+    Plain,
+    /// In ChannelData, RFC 8656 section 12.4.
+    Channel(u16),
+}
+
+impl Way {
+    /// That of this datagram, which is for the other end, if it is one that can be told.
+    pub(super) fn of(datagram: &[u8]) -> Option<Self> {
+        match datagram.first()? {
+            0x40..=0x4f => be16(datagram, 0).map(Self::Channel),
+            // Media and records of DTLS, RFC 7983.
+            20..=63 | 128..=191 => Some(Self::Plain),
+            0..=3 => (matches!(check(datagram), Some(Check::Request(_)))
+                && attribute(datagram, USERNAME).is_some())
+            .then_some(Self::Plain),
+            _ => None,
+        }
+    }
+
+    /// Puts what one end says into what travels this way.
+    pub(super) fn frame(self, said: &[u8]) -> Cow<'_, [u8]> {
+        let (Self::Channel(number), Ok(length)) = (self, u16::try_from(said.len())) else {
+            return said.into();
+        };
+        [&number.to_be_bytes(), &length.to_be_bytes(), said].concat().into()
+    }
 }
 
 /// Whether it asks another peer, in the open, if it can be heard, and for no more than that.
@@ -181,6 +215,23 @@ pub(super) mod tests {
         assert_eq!(look(&stun(0x0001, &[(USERNAME, b"a:b")])), Kind::Other);
         assert_eq!(look(&[0x80, 96, 0, 1]), Kind::Other);
         assert_eq!(look(&[]), Kind::Other);
+    }
+
+    #[test]
+    fn what_goes_to_the_other_end_tells_the_way_and_what_goes_to_a_server_does_not() {
+        let check = stun(BINDING_REQUEST, &[(USERNAME, b"a:b")]);
+        for plain in [&[0x80, 96, 0, 1][..], &[23, 254, 253], &check] {
+            assert_eq!(Way::of(plain), Some(Way::Plain));
+        }
+        assert_eq!(Way::of(b"\x40\x01\x00\x05hello"), Some(Way::Channel(0x4001)));
+        let asked = stun(BINDING_REQUEST, &[]);
+        let allocated = stun(ALLOCATE_REQUEST, &[(USERNAME, b"user")]);
+        let indicated = stun(SEND_INDICATION, &[(0x0012, &[0; 8]), (DATA, b"hello")]);
+        for other in [&asked[..], &allocated, &indicated, b"", b"\x40"] {
+            assert_eq!(Way::of(other), None);
+        }
+        assert_eq!(&*Way::Plain.frame(b"hello"), b"hello");
+        assert_eq!(&*Way::Channel(0x4001).frame(b"hello"), b"\x40\x01\x00\x05hello");
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct Session {
     links_made: u64,
     /// The last link ended because somebody wanted it to: who comes back is not called again by itself.
     hung_up: bool,
+    /// What is said reaches the server at once.
+    is_heard: bool,
     status: Status,
     ended: bool,
     intents: VecDeque<Intent>,
@@ -132,6 +134,7 @@ impl Session {
             link: None,
             links_made: 0,
             hung_up: false,
+            is_heard: true,
             status: Status::Disconnected,
             ended: false,
             intents: VecDeque::new(),
@@ -211,6 +214,13 @@ impl Session {
         }
     }
 
+    /// Signaling was lost, or is back with nothing lost.
+    pub(crate) fn handle_signaling(&mut self, now: Instant, is_heard: bool) {
+        self.is_heard = is_heard;
+        self.call_again(now);
+        self.update_status();
+    }
+
     /// The machine's addresses are others than before, and some are `gone`: a path over one of these is broken before
     /// anybody notices, and where a path is broken already, a new network is worth a try at once.
     pub(crate) fn handle_network_change(&mut self, now: Instant, gone: bool) {
@@ -246,6 +256,7 @@ impl Session {
                 // Without anybody to hear the offer, a restart leads nowhere.
                 if restarts >= MAX_RESTARTS || self.other.is_none() {
                     self.drop_link("the connection was lost and did not come back");
+                    self.call_again(now);
                 } else {
                     let pause = RESTART_INTERVAL * 2u32.saturating_pow(restarts);
                     link.state = LinkState::Broken { restarts: restarts + 1, next: now + pause };
@@ -291,6 +302,7 @@ impl Session {
             others: others.len(),
         }));
         self.own = Some(Own { session, ordinal });
+        self.is_heard = true;
         // After a resync nobody can be taken for granted; whoever is there is in the list. What was said for a
         // connection that is not up yet may be lost, so it begins anew.
         self.other = None;
@@ -552,7 +564,7 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         if link.state == LinkState::Up {
             // If both restart at once, one of the offers is in vain: the polite side waits a little.
-            let patience = if link.negotiation.is_polite() { RESTART_INTERVAL * 2 } else { RESTART_INTERVAL };
+            let patience = if link.negotiation.is_polite() { FIRST_RESTART * 2 } else { FIRST_RESTART };
             link.state = LinkState::Broken { restarts: 0, next: now + patience };
         }
     }
@@ -560,7 +572,8 @@ impl Session {
     /// A restart takes the path away until there is another, so it is only worth it where there is a direct one, and
     /// somebody who hears the offer.
     fn move_up(&mut self, now: Instant) {
-        let is_heard = self.other.as_ref().is_some_and(|other| other.state != ParticipantState::Reconnecting);
+        let is_heard = self.is_heard
+            && self.other.as_ref().is_some_and(|other| other.state != ParticipantState::Reconnecting);
         let Some(link) = self.link.as_mut().filter(|link| link.state == LinkState::Up && is_heard) else {
             return;
         };
@@ -586,6 +599,17 @@ impl Session {
         if let Some(link) = self.link.take() {
             self.intents.push_back(Intent::Report(Event::Hangup { reason: reason.to_owned() }));
             self.intents.push_back(Intent::Close { link: link.id });
+        }
+    }
+
+    /// Nobody wanted the last link to end, and whoever was there still is: a new one may do where restarts did not.
+    fn call_again(&mut self, now: Instant) {
+        if self.is_heard
+            && !self.hung_up
+            && self.link.is_none()
+            && let Some(other) = self.other.clone()
+        {
+            self.present(now, other);
         }
     }
 
@@ -652,7 +676,9 @@ const NO_PATH: &str = "ICE_FAILED";
 const UNTRUSTED: &str = "UNTRUSTED";
 /// The reason of a hang-up by a side that made a code which the other does not know.
 const WRONG_CODE: &str = "WRONG_CODE";
-/// ICE restarts before a connection that was up is given up: after 2, 4, 8, 16 and 32 seconds.
+/// After it was noticed that nothing comes any more, which may come back by itself.
+const FIRST_RESTART: Duration = Duration::from_secs(1);
+/// ICE restarts before a connection that was up is given up: the next after 2 seconds, 4, 8, 16, and 32 for the last.
 const MAX_RESTARTS: u32 = 5;
 const RESTART_INTERVAL: Duration = Duration::from_secs(2);
 /// Between restarts for the sake of a direct path that is there, but does not become the one in use.

@@ -122,6 +122,53 @@ fn a_killed_peer_is_given_up_after_a_bounded_number_of_restarts() {
     assert_eq!(world.failure(), None);
 }
 
+/// Until restarts are no use any more; returns what was wanted then.
+fn exhaust(world: &mut World) -> Vec<Intent> {
+    world.link(LinkEvent::Disconnected);
+    let (mut restarts, begun) = (0, world.now);
+    loop {
+        let (due, before) = (world.session.poll_timeout().unwrap(), world.log.len());
+        world.advance(due - world.now);
+        let wanted = world.log[before..].to_vec();
+        if wanted.iter().any(|intent| matches!(intent, Intent::Close { .. })) {
+            return wanted;
+        }
+        restarts += 1;
+        world.link(LinkEvent::OfferMade { sdp: sdp("me", &format!("r{restarts}")) });
+        world.link(LinkEvent::StepFailed { message: String::new() });
+        assert!(world.now - begun < Duration::from_secs(300), "it never gives up");
+    }
+}
+
+fn opens(intents: &[Intent]) -> bool {
+    intents.iter().any(|intent| matches!(intent, Intent::Open { .. }))
+}
+
+#[test]
+fn whoever_is_still_there_when_restarts_were_no_use_is_called_again() {
+    let mut world = World::on_call(2, other(1));
+    assert!(opens(&exhaust(&mut world)));
+    world.link(LinkEvent::Opened);
+    assert!(world.wants(|intent| matches!(intent, Intent::CreateOffer { restart: false, .. })));
+}
+
+#[test]
+fn nobody_is_called_again_before_signaling_is_back_and_only_if_they_still_are_there() {
+    for is_there in [true, false] {
+        let mut world = World::on_call(2, other(1));
+        world.session.handle_signaling(world.now, false);
+        assert!(!opens(&exhaust(&mut world)));
+        assert_eq!((world.session.poll_timeout(), world.failure()), (None, None), "it waits");
+        if !is_there {
+            world.leaves(other(1), LeaveReason::LeaseExpired);
+        }
+        let before = world.log.len();
+        world.session.handle_signaling(world.now, true);
+        world.drain();
+        assert_eq!(opens(&world.log[before..]), is_there);
+    }
+}
+
 #[test]
 fn a_network_that_is_gone_is_left_at_once_and_a_new_one_only_where_it_may_help() {
     let restarts = |world: &mut World| {
@@ -211,6 +258,10 @@ fn the_side_that_gives_way_takes_a_direct_path_only_if_the_other_does_not() {
 fn a_path_that_works_is_not_risked_where_nobody_hears_of_it() {
     let restart = |intent: &Intent| matches!(intent, Intent::CreateOffer { restart: true, .. });
     let mut world = World::on_call(2, other(1));
+    world.session.handle_signaling(world.now, false);
+    world.link(LinkEvent::DirectPath);
+    assert!(!world.wants(restart));
+    world.session.handle_signaling(world.now, true);
     world.enters(Participant { state: ParticipantState::Reconnecting, ..other(1) });
     world.link(LinkEvent::DirectPath);
     assert!(!world.wants(restart));

@@ -66,6 +66,8 @@ enum Outgoing {
     },
     /// The network is another: what the old connection says may never arrive.
     Reconnect,
+    /// The network may be another: does the old connection still work?
+    Probe,
     Leave,
 }
 
@@ -101,6 +103,11 @@ impl Client {
     /// Goes to the server by a new connection.
     pub(crate) fn reconnect(&self) {
         let _ = self.outgoing.send(Outgoing::Reconnect);
+    }
+
+    /// Goes to the server by a new connection if the old one brings no answer soon.
+    pub(crate) fn probe(&self) {
+        let _ = self.outgoing.send(Outgoing::Probe);
     }
 
     /// Says what waits to be said, leaves the room and ends.

@@ -95,6 +95,7 @@ struct Identity {
 enum Then {
     GoOn,
     Reconnect,
+    Probe,
     Leave,
 }
 
@@ -122,7 +123,8 @@ impl Seat {
             tokio::select! {
                 joined = &mut joining => break joined,
                 command = commands.recv() => match self.collect(command) {
-                    Then::GoOn => {}
+                    // Joining has a deadline of its own.
+                    Then::GoOn | Then::Probe => {}
                     Then::Leave => return StreamEnd::Left,
                     Then::Reconnect => joining = self.join(),
                 },
@@ -158,6 +160,7 @@ impl Seat {
     ) -> StreamEnd {
         let mut call: Option<(u64, Call)> = None;
         let mut heartbeat_at = clock::now() + self.heartbeat;
+        let mut answer_by: Option<Instant> = None;
         loop {
             if call.is_none() {
                 let now = clock::now();
@@ -190,6 +193,7 @@ impl Seat {
                             self.outbox.answered(answer.last_client_seq);
                             self.inbox.acknowledged(ack);
                             self.send_not_before = None;
+                            answer_by = None;
                             self.one_by_one &= !self.outbox.is_empty();
                         }
                         Err(refusal) => if let Some(end) = self.send_refused(refusal).await {
@@ -206,7 +210,17 @@ impl Seat {
                         Then::GoOn => {}
                         Then::Leave => *leave_by = Some(clock::now() + LEAVE_TIMEOUT),
                         Then::Reconnect => return StreamEnd::BROKEN,
+                        Then::Probe => {
+                            // A heartbeat, unless something is under way that will be answered as well.
+                            let now = clock::now();
+                            heartbeat_at = now;
+                            answer_by.get_or_insert(now + PROBE_TIMEOUT);
+                        }
                     }
+                }
+                () = sleep_until(answer_by.unwrap_or(wake_at).into()), if answer_by.is_some() => {
+                    self.client = client(&self.endpoint);
+                    return StreamEnd::BROKEN;
                 }
                 () = sleep_until(wake_at.into()), if call.is_none() => {}
                 // A server that hangs must not keep us from leaving.
@@ -432,7 +446,7 @@ impl Seat {
             tokio::select! {
                 () = sleep_until(until.into()) => return false,
                 command = commands.recv() => match self.collect(command) {
-                    Then::GoOn => {}
+                    Then::GoOn | Then::Probe => {}
                     Then::Leave => return true,
                     Then::Reconnect => return false,
                 },
@@ -451,6 +465,7 @@ impl Seat {
                 self.client = client(&self.endpoint);
                 Then::Reconnect
             }
+            Some(Outgoing::Probe) => Then::Probe,
             Some(Outgoing::Leave) | None => Then::Leave,
         }
     }
@@ -492,6 +507,8 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 const ACK_EVERY: u64 = 32;
 /// Frames in one call.
 const MOST_FRAMES: usize = 64;
+/// A stream whose other end does not answer in this time is not worth waiting for: resuming loses nothing.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first thing said waits for what is said together with it.
 const LINGER: Duration = Duration::from_millis(1);
 /// The pause after a call that failed without a word about when to come back.

@@ -1,5 +1,7 @@
 //! A signaling service in the test's own process: as much of the protocol as peers use, and ways to break it.
 
+pub(crate) mod road;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
