@@ -1,5 +1,6 @@
 //! Pictures and sound that are made and encoded while they are sent.
 
+use std::ffi::{c_int, c_uint};
 use std::fmt;
 
 use openh264::OpenH264API;
@@ -98,7 +99,20 @@ fn encoder(bits: u32) -> Result<Encoder, String> {
         .intra_frame_period(IntraFramePeriod::from_num_frames(KEY_FRAME_EVERY))
         .scene_change_detect(false)
         .skip_frames(false);
-    Encoder::with_api_config(OpenH264API::from_source(), config).map_err(|error| error.to_string())
+    let encoder = Encoder::with_api_config(OpenH264API::from_source(), config);
+    let mut encoder = encoder.map_err(|error| error.to_string())?;
+    silence(&mut encoder);
+    Ok(encoder)
+}
+
+/// Otherwise it begins with a warning on stderr that its rate is not exact where no picture may be skipped.
+#[expect(unsafe_code, reason = "the library sets it only after that")]
+fn silence(encoder: &mut Encoder) {
+    let mut level: c_uint = LOG_NOTHING;
+    // SAFETY: nothing is done to the encoder but to set an option.
+    let raw = unsafe { encoder.raw_api() };
+    // SAFETY: the option is read as an unsigned int within the call, and may be set before anything else.
+    unsafe { raw.set_option(OPTION_TRACE_LEVEL, (&raw mut level).cast()) };
 }
 
 /// What pictures are encoded for. Each change costs a whole picture, so small ones are not followed, and more is taken
@@ -148,6 +162,9 @@ fn sample(at: u64) -> i16 {
     sample
 }
 
+/// `ENCODER_OPTION_TRACE_LEVEL` and `WELS_LOG_QUIET` of openh264.
+const OPTION_TRACE_LEVEL: c_int = 25;
+const LOG_NOTHING: c_uint = 0;
 const PICTURES: u64 = 30;
 /// In bits per second, to begin with.
 const VIDEO_BITS: u32 = 600_000;
