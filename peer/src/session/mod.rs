@@ -5,6 +5,7 @@
 //! link outlives signaling, which may come and go while media flows.
 
 pub(crate) mod candidate;
+mod link;
 mod negotiation;
 mod recognition;
 pub(crate) mod sdp;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use self::link::{Ascent, Link, LinkState, hang_up};
 use self::negotiation::{Negotiation, Offer};
 use self::recognition::{Recognition, Verdict};
 pub(crate) use self::types::{
@@ -80,45 +82,6 @@ pub(crate) struct Session {
 struct Own {
     session: SessionId,
     ordinal: u64,
-}
-
-/// A peer connection and what we know of its other end.
-#[derive(Debug)]
-struct Link {
-    id: LinkId,
-    peer: SessionId,
-    instance: String,
-    /// When both were in the room.
-    since: Instant,
-    negotiation: Negotiation,
-    state: LinkState,
-    ascent: Ascent,
-    /// What the other side showed, once packets pass.
-    certificate: Option<Option<Vec<u8>>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LinkState {
-    /// Never up yet; given up at this time.
-    Connecting {
-        until: Instant,
-    },
-    Up,
-    /// Was up; a restart is due at that time.
-    Broken {
-        restarts: u32,
-        next: Instant,
-    },
-}
-
-/// From a relayed path to a direct one.
-#[derive(Debug, Default)]
-struct Ascent {
-    /// That there is one was told to the side that gives way.
-    is_known: bool,
-    /// Restarts so far, which all may have led back to the relay.
-    attempts: u32,
-    not_before: Option<Instant>,
 }
 
 impl Session {
@@ -577,21 +540,9 @@ impl Session {
         let Some(link) = self.link.as_mut().filter(|link| link.state == LinkState::Up && is_heard) else {
             return;
         };
-        // The other side will know as well, as a rule: one restart is enough.
-        if link.negotiation.is_polite() && !link.ascent.is_known {
-            link.ascent.is_known = true;
-            return;
+        if link.ascent.is_due(now, link.negotiation.is_polite()) {
+            link.negotiation.offer(Offer::Restart, &mut self.intents);
         }
-        if link.ascent.not_before.is_some_and(|not_before| now < not_before) {
-            return;
-        }
-        let pause = ASCENT_INTERVAL.saturating_mul(2u32.saturating_pow(link.ascent.attempts));
-        link.ascent = Ascent {
-            is_known: false,
-            attempts: link.ascent.attempts.saturating_add(1),
-            not_before: Some(now + pause.min(LONGEST_ASCENT_INTERVAL)),
-        };
-        link.negotiation.offer(Offer::Restart, &mut self.intents);
     }
 
     /// Ends the link, not the session: somebody may call again.
@@ -681,17 +632,9 @@ const FIRST_RESTART: Duration = Duration::from_secs(1);
 /// ICE restarts before a connection that was up is given up: the next after 2 seconds, 4, 8, 16, and 32 for the last.
 const MAX_RESTARTS: u32 = 5;
 const RESTART_INTERVAL: Duration = Duration::from_secs(2);
-/// Between restarts for the sake of a direct path that is there, but does not become the one in use.
-const ASCENT_INTERVAL: Duration = Duration::from_secs(20);
-const LONGEST_ASCENT_INTERVAL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn warning(message: impl Into<String>) -> Intent {
     Intent::Report(Event::Warning { message: message.into() })
-}
-
-fn hang_up(link: &Link, reason: &str) -> Intent {
-    let payload = Payload::Hangup { reason: reason.to_owned() };
-    Intent::Send { to: link.peer.clone(), negotiation: String::new(), payload }
 }
 
 fn report_status(before: Status, now: Status, out: &mut VecDeque<Intent>) -> Status {

@@ -5,6 +5,7 @@ mod recognition;
 
 use std::time::{Duration, Instant};
 
+use super::link::ASCENT_INTERVAL;
 use super::*;
 use crate::clock;
 
