@@ -23,7 +23,7 @@ use crate::net::{
     self, BindAddresses, Change, Changes, Eagerness, IcePolicy, IceServer, ServerOutcome, UsableServers,
 };
 use crate::report::{Event, MediaKind, PathReport, SignalingState, milliseconds};
-use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Session};
+use crate::session::{self, Command, Intent, LinkEvent, LinkId, OfferPolicy, Payload, Session};
 use crate::signaling::{self, Client, Notice};
 
 /// Where to meet whom, and how.
@@ -450,7 +450,13 @@ impl Agent {
     async fn do_what_is_wanted(&mut self) -> Option<End> {
         while let Some(intent) = self.session.poll_intent() {
             match intent {
-                Intent::Send { to, negotiation, payload } => self.signaling.say(to, negotiation, payload),
+                Intent::Send { to, negotiation, payload } => {
+                    let is_awaited = matches!(payload, Payload::Offer { .. } | Payload::Answer { .. });
+                    self.signaling.say(to, negotiation, payload);
+                    if is_awaited {
+                        self.signaling.hurry();
+                    }
+                }
                 Intent::Report(event) => self.tell(event).await,
                 Intent::Open { link } => self.open(link).await,
                 Intent::Close { link } => {

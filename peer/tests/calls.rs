@@ -198,6 +198,25 @@ async fn signaling_that_hangs_is_found_out_as_soon_as_the_path_is_silent() {
 }
 
 #[tokio::test]
+async fn an_offer_that_does_not_arrive_goes_by_another_connection() {
+    let service = Service::start(2).await;
+    let road = Road::to(&service).await;
+    let arguments = ["call", "room", "--video", "none", "--audio", "none", "--commands"];
+    let mut early = Peer::spawn_at(&road.url(), &arguments);
+    early.until("status", |event| event["status"] == "Waiting").await;
+    let mut late = Peer::spawn(&service, &arguments);
+    late.until("channel_open", |_| true).await;
+    early.until("channel_open", |_| true).await;
+    road.break_silently();
+    early.say("/audio test").await;
+    let at = |event: Value| event["at_ms"].as_f64().unwrap();
+    let offered = at(early.until("negotiation", |event| event["description"] == "offer").await);
+    let found_out = at(early.until("signaling", |event| event["state"] == "lost").await);
+    assert!(found_out - offered < 8_000.0, "it took {} ms", found_out - offered);
+    late.until("first_frame", |event| event["kind"] == "audio").await;
+}
+
+#[tokio::test]
 async fn a_server_that_forgot_everything_does_not_end_a_call() {
     let service = Service::start(2).await;
     let mut early = Peer::spawn(&service, &["call", "room"]);

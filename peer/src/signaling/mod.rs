@@ -68,6 +68,8 @@ enum Outgoing {
     Reconnect,
     /// The network may be another: does the old connection still work?
     Probe,
+    /// Somebody waits for what was just said to arrive.
+    Hurry,
     Leave,
 }
 
@@ -105,9 +107,15 @@ impl Client {
         let _ = self.outgoing.send(Outgoing::Reconnect);
     }
 
-    /// Goes to the server by a new connection if the old one brings no answer soon.
+    /// Goes to the server by a new connection if the old one brings no answer soon: the network may be another.
     pub(crate) fn probe(&self) {
         let _ = self.outgoing.send(Outgoing::Probe);
+    }
+
+    /// Goes by a new connection if what was just said does not arrive soon. Where a handshake of TCP was lost, it waits
+    /// three seconds before it sends anything again, and then six (RFC 6298, section 5.7).
+    pub(crate) fn hurry(&self) {
+        let _ = self.outgoing.send(Outgoing::Hurry);
     }
 
     /// Says what waits to be said, leaves the room and ends.

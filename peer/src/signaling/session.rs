@@ -96,6 +96,7 @@ enum Then {
     GoOn,
     Reconnect,
     Probe,
+    Hurry,
     Leave,
 }
 
@@ -124,7 +125,7 @@ impl Seat {
                 joined = &mut joining => break joined,
                 command = commands.recv() => match self.collect(command) {
                     // Joining has a deadline of its own.
-                    Then::GoOn | Then::Probe => {}
+                    Then::GoOn | Then::Probe | Then::Hurry => {}
                     Then::Leave => return StreamEnd::Left,
                     Then::Reconnect => joining = self.join(),
                 },
@@ -161,6 +162,8 @@ impl Seat {
         let mut call: Option<(u64, Call)> = None;
         let mut heartbeat_at = clock::now() + self.heartbeat;
         let mut answer_by: Option<Instant> = None;
+        // Whether the call that is under way began after somebody wanted an answer.
+        let mut is_awaited = false;
         loop {
             if call.is_none() {
                 let now = clock::now();
@@ -168,6 +171,7 @@ impl Seat {
                 let owes_ack = self.inbox.unacknowledged() >= ACK_EVERY;
                 if (may_send && self.outbox.is_due()) || owes_ack || heartbeat_at <= now {
                     heartbeat_at = now + self.heartbeat;
+                    is_awaited = answer_by.is_some();
                     call = Some((self.inbox.last(), self.send(may_send)));
                 } else if leave_by.is_some() && self.outbox.is_empty() {
                     self.leave().await;
@@ -193,7 +197,7 @@ impl Seat {
                             self.outbox.answered(answer.last_client_seq);
                             self.inbox.acknowledged(ack);
                             self.send_not_before = None;
-                            answer_by = None;
+                            answer_by = answer_by.filter(|_| !is_awaited);
                             self.one_by_one &= !self.outbox.is_empty();
                         }
                         Err(refusal) => if let Some(end) = self.send_refused(refusal).await {
@@ -211,10 +215,12 @@ impl Seat {
                         Then::Leave => *leave_by = Some(clock::now() + LEAVE_TIMEOUT),
                         Then::Reconnect => return StreamEnd::BROKEN,
                         Then::Probe => {
-                            // A heartbeat, unless something is under way that will be answered as well.
                             let now = clock::now();
                             heartbeat_at = now;
-                            answer_by.get_or_insert(now + PROBE_TIMEOUT);
+                            answer_by = Some(now + PROBE_TIMEOUT);
+                        }
+                        Then::Hurry => {
+                            answer_by.get_or_insert_with(|| clock::now() + ARRIVAL_TIMEOUT);
                         }
                     }
                 }
@@ -446,7 +452,7 @@ impl Seat {
             tokio::select! {
                 () = sleep_until(until.into()) => return false,
                 command = commands.recv() => match self.collect(command) {
-                    Then::GoOn | Then::Probe => {}
+                    Then::GoOn | Then::Probe | Then::Hurry => {}
                     Then::Leave => return true,
                     Then::Reconnect => return false,
                 },
@@ -466,6 +472,7 @@ impl Seat {
                 Then::Reconnect
             }
             Some(Outgoing::Probe) => Then::Probe,
+            Some(Outgoing::Hurry) => Then::Hurry,
             Some(Outgoing::Leave) | None => Then::Leave,
         }
     }
@@ -509,6 +516,7 @@ const ACK_EVERY: u64 = 32;
 const MOST_FRAMES: usize = 64;
 /// A stream whose other end does not answer in this time is not worth waiting for: resuming loses nothing.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the first thing said waits for what is said together with it.
 const LINGER: Duration = Duration::from_millis(1);
 /// The pause after a call that failed without a word about when to come back.
