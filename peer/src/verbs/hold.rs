@@ -33,6 +33,8 @@ pub(super) async fn run(
     }
     let (mut open, mut settled) = (0_u32, 0_u32);
     let mut idle_since: Option<Idle> = None;
+    // What they cost while all were there, if the other side has ended them.
+    let mut held = None;
     let mut failed = None;
     let reason = loop {
         tokio::select! {
@@ -51,11 +53,11 @@ pub(super) async fn run(
                 if matches!(event, Event::Warning { .. }) || (of_one && !reporter.is_human()) {
                     reporter.event(&event);
                 }
-                idle_since = if open.min(settled) < connections {
-                    None
-                } else {
-                    idle_since.or_else(|| Some(Idle::begin()))
-                };
+                if open.min(settled) == connections {
+                    idle_since.get_or_insert_with(Idle::begin);
+                } else if let Some(idle) = idle_since.take() {
+                    held = Some(idle.end(connections, before));
+                }
             }
             Some(ended) = peers.join_next() => {
                 let ended = ended.map_err(|error| Failure::new(Reason::Internal, error.to_string()));
@@ -65,8 +67,9 @@ pub(super) async fn run(
             reason = interrupts.next() => break reason,
         }
     };
-    if let Some(idle) = idle_since {
-        reporter.event(&idle.end(connections, before));
+    let held = idle_since.map(|idle| idle.end(connections, before)).or(held);
+    if let Some(held) = &held {
+        reporter.event(held);
     }
     let _ = stop.send(reason);
     // They tell of their ends, and nobody needs to know.
@@ -74,7 +77,7 @@ pub(super) async fn run(
     while let Some(ended) = peers.join_next().await {
         failed = failed.or_else(|| ended.ok().and_then(Result::err));
     }
-    match (failed, idle_since) {
+    match (failed, held) {
         (Some(failure), _) => Err(failure),
         (None, Some(_)) => Ok(()),
         (None, None) => Err(Failure::new(Reason::Internal, "not all of the connections came up")),
