@@ -131,15 +131,15 @@ pub(super) async fn send(
         return;
     }
     let mut heard = greetings.heard.subscribe();
-    let rounds: &[bool] = if greetings.expected.load(Relaxed) { &[false, true] } else { &[] };
-    for last in rounds {
+    let mut rounds = if greetings.expected.load(Relaxed) { MOST_GREETINGS } else { 0 };
+    while rounds > 0 {
         if channel.send(BytesMut::new()).await.is_err() {
             return;
         }
         greetings.sent.fetch_add(1, Relaxed);
-        if !last {
-            let _ = timeout(SILENCE, heard.wait_for(|heard| *heard)).await;
-        }
+        // Once more when the other side was heard: it may have been too early for what went before.
+        let is_heard = *heard.borrow() || timeout(SILENCE, heard.wait_for(|heard| *heard)).await.is_ok();
+        rounds = if is_heard { rounds.min(2) - 1 } else { rounds - 1 };
     }
     let mut outgoing = outgoing.lock().await;
     while let Some(message) = outgoing.recv().await {
@@ -157,6 +157,8 @@ pub(super) async fn send(
 const ANNOUNCEMENT: &str = "a=farcall-greets";
 /// What one lost datagram of a handshake costs, and some more.
 const SILENCE: Duration = Duration::from_secs(1);
+/// More is only lost where nothing arrives.
+const MOST_GREETINGS: u32 = 10;
 
 #[cfg(test)]
 mod tests {
